@@ -1,0 +1,136 @@
+"""Small random CLIPs and images that every test can build on; nothing here needs a network.
+
+Fixtures named `make_*` and `plant` are functions: call them with your own sizes and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import Tensor, nn
+
+PLANTED_DIMS = (5, 23, 42)
+
+
+@pytest.fixture
+def make_vit() -> Callable[..., VisionTransformer]:
+    """make_vit(seed=0, image_size=(80, 112), **settings): patch 16, width 64, 4 layers, 4 heads, E = 32."""
+    return _make_vit
+
+
+@pytest.fixture
+def tiny_vit() -> VisionTransformer:
+    """A random ViT with native grid (5, 7). No bias is 0 and no LayerNorm is the identity."""
+    return _make_vit()
+
+
+@pytest.fixture
+def make_images() -> Callable[..., Tensor]:
+    """make_images(batch, height, width, seed=0): smooth random images (B, 3, height, width), variance 1."""
+    return _make_images
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A ViT whose over-activated channels are known.
+
+    At every boundary (ln_pre output, each block output) some patches have phi > 5/d in `dims`, not the same
+    at all boundaries, and none has it in another channel.
+    """
+
+    vit: VisionTransformer
+    dims: tuple[int, ...]
+
+
+@pytest.fixture
+def planted() -> Planted:
+    """As tiny_vit, with planted channels: 3 to 10 % of make_images(4, 80, 112) patches are distractors."""
+    return _plant(_make_vit(seed=1), PLANTED_DIMS)
+
+
+@pytest.fixture
+def plant() -> Callable[..., Planted]:
+    """plant(vit, dims, seed=0): the same for any ViT of yours; the ViT is changed."""
+    return _plant
+
+
+@pytest.fixture
+def random_clip() -> CLIP:
+    """A random CLIP in OpenAI's layout: QuickGELU, head width 64, native grid (4, 4), full BPE vocabulary."""
+    return _make_clip()
+
+
+@pytest.fixture
+def make_clip() -> Callable[..., CLIP]:
+    """make_clip(seed=0, quick_gelu=True, **vision): as random_clip; the text tower is 64 wide, 2 deep."""
+    return _make_clip
+
+
+def _make_vit(seed: int = 0, image_size: tuple[int, int] = (80, 112), **settings: Any) -> VisionTransformer:
+    sizes = {"patch_size": 16, "width": 64, "layers": 4, "heads": 4, "mlp_ratio": 4.0, "output_dim": 32}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = VisionTransformer(image_size=image_size, act_layer=QuickGELU, **{**sizes, **settings})
+        return _randomise(vit)
+
+
+def _make_clip(seed: int = 0, quick_gelu: bool = True, **vision: Any) -> CLIP:
+    sizes = {"image_size": 64, "patch_size": 16, "width": 128, "layers": 3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text = CLIPTextCfg(width=64, heads=1, layers=2)
+        clip = CLIP(32, CLIPVisionCfg(**{**sizes, **vision}), text, quick_gelu=quick_gelu)
+        return _randomise(clip)
+
+
+def _randomise(model: nn.Module) -> nn.Module:
+    """Give every bias and LayerNorm a value that a forgotten term would betray; freeze the model."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(False)
+        if name.endswith("bias"):
+            parameter.normal_(std=0.1)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight.normal_(mean=1.0, std=0.1)
+    return model.eval()
+
+
+def _make_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(batch, 3, height // 12 + 2, width // 12 + 2, generator=generator)
+    images = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
+    return images / images.std()
+
+
+def _plant(vit: VisionTransformer, dims: tuple[int, ...], seed: int = 0) -> Planted:
+    """Over-activate channels: at few positions of the positional table, and by one unit in each block's MLP.
+
+    The unit is silent but for the patches whose normalised content lies far out in a random direction; there
+    it raises one of the channels. The directions of the blocks are related, so their patches overlap in part.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    positions = 1 + torch.randperm(len(vit.positional_embedding) - 1, generator=generator)
+    for position in positions[: max(1, len(positions) // 17)]:
+        vit.positional_embedding[position, list(dims[::2])] += 40
+    direction = torch.randn(vit.conv1.out_channels, generator=generator)
+    x = vit._embeds(_make_images(16, *vit.image_size, seed=seed + 1))
+    for index, block in enumerate(vit.transformer.resblocks):
+        own = direction + 0.5 * torch.randn(direction.shape, generator=generator)
+        own[list(dims)] = 0
+        before = x + block.ls_1(block.attention(block.ln_1(x)))
+        content = (block.ln_2(before) @ own)[:, 1:]
+        threshold = content.quantile(0.98)
+        gain = 4 / content.std()
+        block.mlp.c_fc.weight[0] = gain * own
+        block.mlp.c_fc.bias[0] = -gain * threshold
+        block.mlp.c_proj.weight[:, 0] = 0
+        block.mlp.c_proj.weight[dims[index % len(dims)], 0] = 25
+        x = block(x)
+    return Planted(vit, tuple(dims))
