@@ -1,4 +1,4 @@
-"""RF-CLIP: training-free open-vocabulary segmentation by target refocusing, as a plugin for mmsegmentation."""
+"""RF-CLIP: training-free open-vocabulary segmentation by target refocusing, a plugin for mmsegmentation."""
 
 from rfclip.compat import enable
 

@@ -1,9 +1,9 @@
 """Make mmsegmentation importable beside mmcv-lite, and say what is wrong with an mmcv that cannot work.
 
 mmsegmentation 1.2 imports ``mmcv.ops`` unconditionally, and with mmcv-lite that fails for want of the
-compiled module ``mmcv._ext``. None of those operators is used here, so a placeholder stands in for the compiled module
-while ``mmcv.ops`` is imported for the first time. It leaves ``sys.modules`` again at once: mmengine looks the
-module up with pkgutil, which fails on a module without a spec.
+compiled module ``mmcv._ext``. None of those operators is used here, so a placeholder stands in for the
+compiled module while ``mmcv.ops`` is imported for the first time. It leaves ``sys.modules`` again at once:
+mmengine looks the module up with pkgutil, which fails on a module without a spec.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+import rfclip  # noqa: F401  (before any test imports mmseg)
+
 PLANTED_DIMS = (5, 23, 42)
 
 
