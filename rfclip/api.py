@@ -1,0 +1,210 @@
+"""Image and class names in, labels out: RF-CLIP for people who do not use mmseg."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rfclip import overlay, pipeline, vit
+from rfclip.clip_loader import load_clip
+from rfclip.images import ImageSource, read_image, resize_short_side
+from rfclip.prior import Prior
+from rfclip.segmentor import AUTOCAST, build_method, build_refiner
+from rfclip.text import load_templates, load_vocabulary, text_embeddings
+from rfclip.vocabulary import Colour, Vocabulary
+
+Names = str | Path | Sequence[str | Sequence[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The result for one picture.
+
+    Attributes:
+        labels: (H, W) int64, index into `names`.
+        probs: (C, H, W) float32, probability of each class, that of its best name.
+        names: C names, the first alias of each class.
+        colours: C colours (r, g, b), 0..255.
+        image: (H, W, 3) uint8 RGB, the picture itself.
+    """
+
+    labels: np.ndarray
+    probs: np.ndarray
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    image: np.ndarray
+
+    def shares(self) -> dict[str, float]:
+        """Share of the area (0..1) of each class, in the order of `names`; classes that show the same name add up."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+        shares = dict.fromkeys(self.names, 0.0)
+        for name, count in zip(self.names, counts, strict=True):
+            shares[name] += float(count)
+        return shares
+
+    def overlay(self, opacity: float = 0.55, legend: bool = False) -> Image.Image:
+        """The picture with the labels painted over it, and a legend below it if asked for."""
+        painted = Image.fromarray(overlay.paint(self.image, self.labels, self.colours, opacity))
+        if not legend:
+            return painted
+        colours = dict(zip(self.names, self.colours, strict=True))
+        ranked = sorted(self.shares().items(), key=lambda entry: -entry[1])
+        return overlay.with_legend(painted, [(name, colours[name], share) for name, share in ranked if share > 0])
+
+    def label_image(self) -> Image.Image:
+        """The labels as a palette image; as 16-bit grey if there are more than 256 classes."""
+        if len(self.names) > 256:
+            return Image.fromarray(self.labels.astype(np.uint16))
+        image = Image.fromarray(self.labels.astype(np.uint8))
+        image.putpalette([value for colour in self.colours for value in colour])
+        return image
+
+    def save(self, folder: str | Path, stem: str = "image") -> list[Path]:
+        """Write STEM_labels.png, STEM_overlay.png and STEM.json (names, colours, area shares) into a folder.
+
+        Returns:
+            The paths that were written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
+        self.label_image().save(paths[0])
+        self.overlay(legend=True).save(paths[1])
+        facts = {"size": list(self.labels.shape), "names": self.names, "colours": self.colours, "shares": self.shares()}
+        paths[2].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return paths
+
+
+class OpenVocabSegmenter:
+    """Segments pictures with any words.
+
+    Args:
+        model: as `clip.model` of RFCLIP: an open_clip name, a JSON, 'auto', or 'tiny' (ships with the package).
+        pretrained: as `clip.pretrained`: a tag or a file; not used for 'tiny'.
+        device: a torch device; None: CUDA if there is one, else the CPU.
+        method: dense method, by default dict(type='RefocusCLIP').
+        templates: prompt templates, shipped name or list.
+        short_side: pixels to which the short side of a picture is resized.
+        test_cfg: windows, by default dict(mode='slide', crop_size=224, stride=112).
+        prior: arguments of the object-presence prior, or None.
+        refiner: dict(type='PAMR', ...), or None.
+        logit_scale: factor of the cosines before the softmax.
+        prob_thd: winning probabilities below it become `background_index`.
+        background_index: index of the background in the names, if there is one.
+        patch_fit: 'pad' or 'crop'.
+        precision: 'fp32', 'bf16' or 'fp16'.
+        quick_gelu: overrides the activation that the weights call for.
+        origin: 'openai' says that a file holds OpenAI's weights.
+
+    Calls do not change the object, so threads can share it.
+    """
+
+    def __init__(
+        self,
+        model: str = "ViT-B-16",
+        pretrained: str | Path | None = "openai",
+        device: str | torch.device | None = None,
+        *,
+        method: Mapping[str, Any] | None = None,
+        templates: str | Sequence[str] = "imagenet80",
+        short_side: int = 336,
+        test_cfg: Mapping[str, Any] | None = None,
+        prior: Mapping[str, Any] | None = None,
+        refiner: Mapping[str, Any] | None = None,
+        logit_scale: float = 40.0,
+        prob_thd: float = 0.0,
+        background_index: int | None = None,
+        patch_fit: str = "pad",
+        precision: str = "fp32",
+        quick_gelu: bool | None = None,
+        origin: str | None = None,
+    ) -> None:
+        if isinstance(short_side, bool) or not isinstance(short_side, int) or short_side < 1:
+            raise ValueError(f"short_side is a number of pixels, at least 1, got {short_side!r}")
+        self.settings = pipeline.Settings(
+            windows=pipeline.Windows(**(test_cfg if test_cfg is not None else {"mode": "slide"})),
+            prior=Prior(**prior) if prior is not None else None,
+            refiner=build_refiner(refiner),
+            logit_scale=logit_scale,
+            prob_thd=prob_thd,
+            background_index=background_index,
+            patch_fit=patch_fit,
+        )
+        self.short_side = short_side
+        self.templates = load_templates(templates)
+        self.precision = precision
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.loaded = load_clip(
+            model, None if model == "tiny" else pretrained, precision=precision, quick_gelu=quick_gelu, origin=origin
+        )
+        self.loaded.model.to(self.device)
+        self.method = build_method(method or {"type": "RefocusCLIP"}, self.loaded)
+        self._last: tuple[Vocabulary, pipeline.Queries] | None = None
+
+    @overload
+    def __call__(self, image: ImageSource, names: Names) -> Segmentation: ...
+
+    @overload
+    def __call__(self, image: list[ImageSource], names: Names) -> list[Segmentation]: ...
+
+    def __call__(self, image: ImageSource | list[ImageSource], names: Names) -> Segmentation | list[Segmentation]:
+        """Segment a picture, or each of a list.
+
+        Args:
+            image: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of them.
+            names: a list whose entries are a name or a list of aliases; or a shipped vocabulary; or its file.
+
+        Returns:
+            A Segmentation of the picture's own size, or a list of them.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: no such picture, no picture, or no names; the message says which.
+        """
+        vocabulary, queries = self._queries(names)
+        if isinstance(image, list):
+            return [self._segment(one, vocabulary, queries) for one in image]
+        return self._segment(image, vocabulary, queries)
+
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 RGB to the normalised input (1, 3, h, w), resized, on the device."""
+        resized = torch.from_numpy(np.ascontiguousarray(resize_short_side(image, self.short_side)))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.loaded.mean, self.loaded.std))
+        return ((resized.permute(2, 0, 1).float() - mean) / std)[None].to(self.device)
+
+    def encode(self, images: Tensor) -> Any:
+        """Run the dense method on normalised images (B, 3, H, W)."""
+        dtype = AUTOCAST[self.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.method(self.loaded.model.visual, images)
+
+    @torch.no_grad()
+    def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
+        image = read_image(source)
+        inputs = self.preprocess(image)
+        patch = vit.patch_size(self.loaded.model.visual)
+        maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch)
+        size = (image.shape[0], image.shape[1])
+        result = pipeline.label_image(maps[0], inputs[0], size, queries, self.settings)
+        if result.probs is None:
+            raise RuntimeError("the pipeline kept no probabilities")
+        labels, probs = result.labels.cpu().numpy(), result.probs.cpu().numpy()
+        return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image)
+
+    def _queries(self, names: Names) -> tuple[Vocabulary, pipeline.Queries]:
+        """The embedded vocabulary; the last one is kept, so that only new words cost a text pass."""
+        vocabulary = load_vocabulary(names)
+        last = self._last
+        if last is not None and last[0] == vocabulary:
+            return last
+        self.settings.check_vocabulary(vocabulary, names)
+        text = text_embeddings(self.loaded, vocabulary.queries, self.templates).to(self.device)
+        self._last = (vocabulary, pipeline.Queries.of(text, vocabulary, self.settings))
+        return self._last

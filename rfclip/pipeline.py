@@ -1,0 +1,246 @@
+"""From normalised images to cosine maps to labels: the steps around a dense method, without mmseg.
+
+`RFCLIP` (segmentor.py) and `OpenVocabSegmenter` (api.py) are two faces of these functions.
+docs/METHOD.md section 5 is their specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rfclip import labels, prior, windows
+from rfclip.labels import LabelMap
+from rfclip.methods.base import DenseOutput
+from rfclip.pamr import PAMR
+from rfclip.prior import Prior
+from rfclip.vocabulary import Vocabulary
+
+Encoder = Callable[[Tensor], DenseOutput]
+PATCH_FITS = ("crop", "pad")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How an image is cut up before it is encoded.
+
+    Attributes:
+        mode: 'whole', the image at once, or 'slide', windows that overlap.
+        crop_size: side of a window in pixels.
+        stride: distance in pixels from window to window.
+        window_batch: windows that are encoded together; bounds the memory.
+    """
+
+    mode: str = "whole"
+    crop_size: int = 224
+    stride: int = 112
+    window_batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("whole", "slide"):
+            raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {self.mode!r}")
+        for name in ("crop_size", "stride", "window_batch"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"test_cfg.{name} must be a whole number of at least 1, got {value!r}")
+        if self.stride > self.crop_size:
+            raise ValueError(
+                f"test_cfg.stride ({self.stride}) is larger than crop_size ({self.crop_size}): some pixels would be "
+                "in no window; take a stride of at most crop_size"
+            )
+
+    def boxes(self, height: int, width: int) -> list[windows.Box]:
+        """The windows (y0, x0, y1, x1) of an image of height x width pixels."""
+        if self.mode == "whole":
+            return [(0, 0, height, width)]
+        return windows.boxes(height, width, self.crop_size, self.stride)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything between the dense method and the labels; fixed when a model is built.
+
+    Attributes:
+        windows: how images are cut up.
+        prior: the object-presence prior, or None.
+        refiner: PAMR, or None.
+        logit_scale: factor of the cosines before the softmax, > 0.
+        prob_thd: where the winning probability (0..1) is below it, the label becomes `background_index`.
+        background_index: class that takes the pixels below `prob_thd`; None where there is none.
+        patch_fit: what happens to rows and columns that do not fill a patch: 'crop' leaves them unseen, 'pad'
+            repeats the last row and column up to the next multiple and cuts the result back.
+        keep_probs: whether the probabilities of all classes are kept beside the labels.
+    """
+
+    windows: Windows
+    prior: Prior | None = None
+    refiner: PAMR | None = None
+    logit_scale: float = 40.0
+    prob_thd: float = 0.0
+    background_index: int | None = None
+    patch_fit: str = "crop"
+    keep_probs: bool = True
+
+    def __post_init__(self) -> None:
+        if self.patch_fit not in PATCH_FITS:
+            raise ValueError(f"patch_fit must be 'crop' or 'pad', got {self.patch_fit!r}")
+        if not self.logit_scale > 0:
+            raise ValueError(f"logit_scale must be above 0, got {self.logit_scale!r}")
+        if not 0 <= self.prob_thd <= 1:
+            raise ValueError(f"prob_thd is a probability, 0..1, got {self.prob_thd!r}")
+        if self.prob_thd > 0 and self.background_index is None:
+            raise ValueError(
+                f"prob_thd={self.prob_thd} needs a class for the pixels below it: give background_index, or prob_thd=0"
+            )
+
+    def check_vocabulary(self, vocabulary: Vocabulary, name: object) -> None:
+        """Refuse settings that a vocabulary contradicts.
+
+        Raises:
+            ValueError: no such background class, or a threshold on a benchmark that has no background.
+        """
+        index = self.background_index
+        if index is not None and not 0 <= index < len(vocabulary.names):
+            raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
+        if self.prob_thd > 0 and isinstance(name, str) and vocabulary.has_background is False:
+            raise ValueError(
+                f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
+                f"{vocabulary.classes[index or 0]!r} that are something else (a known way to mIoU 0): set prob_thd=0"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """A vocabulary in the joint space.
+
+    Attributes:
+        text: (Q, E) normalised fp32 embeddings.
+        query_class: (Q,) class of each query.
+        num_classes: C.
+        clusters: (Q,) cluster of each query for the prior; None without a prior.
+    """
+
+    text: Tensor
+    query_class: tuple[int, ...]
+    num_classes: int
+    clusters: Tensor | None
+
+    @classmethod
+    def of(cls, text: Tensor, vocabulary: Vocabulary, settings: Settings) -> Queries:
+        """Put a vocabulary's embeddings (Q, E) together with what the steps need to know of it."""
+        clusters = prior.cluster_names(text, settings.prior.cluster_threshold) if settings.prior else None
+        return cls(text, vocabulary.query_class, len(vocabulary.names), clusters)
+
+
+def cosine_maps(encode: Encoder, images: Tensor, queries: Queries, settings: Settings, patch: int) -> Tensor:
+    """Cosines of every pixel with every query, after the prior and with the windows merged.
+
+    Args:
+        encode: the dense method, bound to a tower: (B, 3, H, W) -> DenseOutput.
+        images: (B, 3, H, W) normalised.
+        queries: the vocabulary.
+        settings: windows, prior, patch_fit.
+        patch: side of a patch in pixels.
+
+    Returns:
+        (B, Q, H, W) fp32, in -1..1.
+    """
+    height, width = images.shape[-2:]
+    boxes = settings.windows.boxes(height, width)
+    if len(boxes) == 1:
+        return _piece_maps(encode, images, queries, settings, patch, None)
+    whole = None
+    if settings.prior is not None and settings.prior.scope == "image":
+        whole = _image_similarity(encode, _fitted(images, settings, patch), queries)
+    merged = []
+    for index, image in enumerate(images):
+        similarity = None if whole is None else whole[index : index + 1]
+        pieces = _pieces(encode, image, boxes, queries, settings, patch, similarity)
+        merged.append(windows.merge(pieces, height, width))
+    return torch.stack(merged)
+
+
+def label_image(cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries, settings: Settings) -> LabelMap:
+    """Labels, and probabilities if they are kept, of one image at its original size.
+
+    Args:
+        cosines: (Q, h, w) of :func:`cosine_maps`.
+        image: (3, h, w) the normalised input that PAMR looks at.
+        size: (H0, W0) of the result.
+        queries: the vocabulary.
+        settings: refiner, scale, threshold.
+    """
+    refine = None
+    if settings.refiner is not None:
+        picture = F.interpolate(image[None], size, mode="bilinear", align_corners=False)
+        refine = settings.refiner.prepare(picture)
+    return labels.label(
+        cosines,
+        size,
+        queries.query_class,
+        queries.num_classes,
+        logit_scale=settings.logit_scale,
+        prob_thd=settings.prob_thd,
+        background_index=settings.background_index,
+        refine=refine,
+        keep_probs=settings.keep_probs,
+    )
+
+
+def _pieces(
+    encode: Encoder,
+    image: Tensor,
+    boxes: Sequence[windows.Box],
+    queries: Queries,
+    settings: Settings,
+    patch: int,
+    similarity: Tensor | None,
+) -> Iterator[tuple[windows.Box, Tensor]]:
+    """Encode the windows of one image (3, H, W) in batches; yields (box, (Q, h, w))."""
+    batch = settings.windows.window_batch
+    for start in range(0, len(boxes), batch):
+        chunk = boxes[start : start + batch]
+        cut = torch.stack([image[:, y0:y1, x0:x1] for y0, x0, y1, x1 in chunk])
+        shared = None if similarity is None else similarity.expand(len(chunk), -1)
+        yield from zip(chunk, _piece_maps(encode, cut, queries, settings, patch, shared), strict=True)
+
+
+def _piece_maps(
+    encode: Encoder, pieces: Tensor, queries: Queries, settings: Settings, patch: int, similarity: Tensor | None
+) -> Tensor:
+    """Cosine maps (B, Q, h, w) of pieces (B, 3, h, w) that are encoded as they are.
+
+    `similarity` (B, Q) is the image-level one of the prior; None means: of the piece itself.
+    """
+    height, width = pieces.shape[-2:]
+    fitted = _fitted(pieces, settings, patch)
+    dense = encode(fitted)
+    patches = F.normalize(dense.patches.float(), dim=-1)  # (B, N, E)
+    text: Tensor = queries.text
+    if settings.prior is not None and queries.clusters is not None:
+        if similarity is None:
+            similarity = F.normalize(dense.image.float(), dim=-1) @ queries.text.T
+        text = prior.shift_text(text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight)
+    cosines = (patches @ text.transpose(-1, -2)).transpose(1, 2).unflatten(-1, dense.grid)  # (B, Q, h, w)
+    if settings.prior is not None and similarity is not None:
+        cosines = prior.blend(cosines, similarity, settings.prior.image_weight)
+    maps = F.interpolate(cosines, fitted.shape[-2:], mode="bilinear", align_corners=False)
+    return maps[..., :height, :width]
+
+
+def _image_similarity(encode: Encoder, images: Tensor, queries: Queries) -> Tensor:
+    """(B, Q) cosines of whole images with the queries, image by image to bound the memory."""
+    embeddings = torch.cat([encode(image[None]).image for image in images])
+    return F.normalize(embeddings.float(), dim=-1) @ queries.text.T
+
+
+def _fitted(images: Tensor, settings: Settings, patch: int) -> Tensor:
+    """Pad to whole patches if `patch_fit` says so."""
+    bottom, right = (-side % patch for side in images.shape[-2:])
+    if settings.patch_fit == "crop" or not (bottom or right):
+        return images
+    return F.pad(images, (0, right, 0, bottom), mode="replicate")

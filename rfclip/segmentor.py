@@ -1,0 +1,235 @@
+"""RFCLIP, the segmentor in mmsegmentation's registry: a thin adapter round pipeline.py."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from rfclip import pipeline, vit
+from rfclip.calibrate import resolve_distraction_dims
+from rfclip.clip_loader import LoadedCLIP, load_clip
+from rfclip.labels import LabelMap
+from rfclip.methods.base import DenseOutput
+from rfclip.pamr import PAMR
+from rfclip.prior import Prior
+from rfclip.text import load_templates, load_vocabulary, text_embeddings
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRAINING_FREE = "RFCLIP is training-free: it has no loss; use mode='predict' or mode='tensor'"
+WEIGHTS_ENTER_BY_CLIP = (
+    "RFCLIP takes its weights through clip.pretrained only (for tools/test.py: the CHECKPOINT argument; for mmseg's "
+    "init_model: leave checkpoint out), so that they are checked and never partly random"
+)
+
+
+@MODELS.register_module()
+class RFCLIP(BaseSegmentor):
+    """Labels the pixels of images with any words, by a frozen CLIP.
+
+    Args:
+        clip: what :func:`rfclip.clip_loader.load_clip` takes: `model`, `pretrained`, and optionally `precision`
+            ('fp32', 'bf16' or 'fp16': the weights stay fp32, the tower runs under autocast), `quick_gelu`, `origin`.
+        vocabulary: shipped name, path of a .json or .txt file, list of names, or list of lists (aliases).
+        method: the dense method, e.g. dict(type='RefocusCLIP', beta=0.7); `distraction_dims='auto'` is resolved
+            for the weights, by `calibration_images` (a folder, beside it in the dict) if they are unknown.
+        templates: shipped name or list of strings with '{}'.
+        prior: arguments of :class:`rfclip.prior.Prior`, or None.
+        refiner: dict(type='PAMR', ...), or None.
+        logit_scale: factor of the cosines before the softmax.
+        prob_thd: winning probabilities below it (0..1) become the background.
+        background_index: the class that is the background; needed if `prob_thd` > 0.
+        patch_fit: 'crop' (published protocol) or 'pad', see :class:`rfclip.pipeline.Settings`.
+        keep_seg_logits: keep `seg_logits` (the probabilities per class) in the results.
+        test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8).
+        data_preprocessor: by default a PaddingPreProcessor with the mean and std of the weights.
+        pretrained: accepted because mmseg sets it; ignored. So are `train_cfg` and `init_cfg`.
+
+    None of the dicts is modified.
+
+    Raises:
+        ValueError: a value out of range, or a threshold on a vocabulary without background.
+        TypeError: an unknown key.
+
+    Source: docs/METHOD.md sections 3 to 5.
+    """
+
+    def __init__(
+        self,
+        clip: Mapping[str, Any],
+        vocabulary: str | Sequence[str] | Sequence[Sequence[str]],
+        method: Mapping[str, Any] | None = None,
+        templates: str | Sequence[str] = "imagenet80",
+        prior: Mapping[str, Any] | None = None,
+        refiner: Mapping[str, Any] | None = None,
+        logit_scale: float = 40.0,
+        prob_thd: float = 0.0,
+        background_index: int | None = None,
+        patch_fit: str = "crop",
+        keep_seg_logits: bool = True,
+        test_cfg: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+        init_cfg: None = None,
+    ) -> None:
+        words = load_vocabulary(vocabulary)
+        settings = pipeline.Settings(
+            windows=pipeline.Windows(**(test_cfg or {})),
+            prior=Prior(**prior) if prior is not None else None,
+            refiner=build_refiner(refiner),
+            logit_scale=logit_scale,
+            prob_thd=prob_thd,
+            background_index=background_index,
+            patch_fit=patch_fit,
+            keep_probs=keep_seg_logits,
+        )
+        settings.check_vocabulary(words, vocabulary)
+        loaded = load_clip(**clip)
+        super().__init__(data_preprocessor=copy.deepcopy(data_preprocessor) or default_preprocessor(loaded))
+        self.clip = loaded.model
+        self.loaded = loaded
+        self.vocabulary = words
+        self.settings = settings
+        self.method = build_method(method or {"type": "RefocusCLIP"}, loaded)
+        self.templates = load_templates(templates)
+        queries = pipeline.Queries.of(text_embeddings(loaded, words.queries, self.templates), words, settings)
+        self.register_buffer("text_embeddings", queries.text, persistent=False)
+        self.register_buffer("clusters", queries.clusters, persistent=False)
+
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """Classes and palette of the vocabulary."""
+        return {"classes": self.vocabulary.classes, "palette": self.vocabulary.palette}
+
+    @dataset_meta.setter
+    def dataset_meta(self, value: object) -> None:
+        """Take no notice: mmseg assigns a checkpoint's or Cityscapes' classes, but the vocabulary decides."""
+
+    def encode(self, images: Tensor) -> DenseOutput:
+        """Run the dense method on normalised images (B, 3, H, W)."""
+        dtype = AUTOCAST[self.loaded.precision]
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.method(self.clip.visual, images)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Label a batch.
+
+        Args:
+            inputs: (B, 3, H, W) normalised images; padding that a sample's `padding_size` names is cut off first.
+            data_samples: one per image; `ori_shape` is the size of its result. None: the size of the input.
+
+        Returns:
+            The samples, with `pred_sem_seg.data` (1, H0, W0) int64 and, if kept, `seg_logits.data` (C, H0, W0): the
+            probability of each class, which is that of its best name.
+        """
+        samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
+        images = [_without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
+        queries = self._queries()
+        for group in _equal_sizes(images):
+            maps = self._cosine_maps(torch.stack([images[i] for i in group]), queries)
+            for i, cosines in zip(group, maps, strict=True):
+                size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
+                _store(samples[i], pipeline.label_image(cosines, images[i], size, queries, self.settings))
+        return samples
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Cosines (B, Q, H, W) after prior and window merge, unscaled (mode='tensor')."""
+        return self._cosine_maps(inputs, self._queries())
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample]) -> Tensor:
+        """The same as mode='tensor'."""
+        return self._forward(inputs, batch_data_samples)
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Dense embeddings (B, E, h, w) of normalised images (B, 3, H, W), before normalisation."""
+        dense = encode_dense(self, inputs)
+        return dense.patches.transpose(1, 2).unflatten(-1, dense.grid)
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Raise: there is nothing to train."""
+        raise NotImplementedError(TRAINING_FREE)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(WEIGHTS_ENTER_BY_CLIP)
+
+    def _queries(self) -> pipeline.Queries:
+        words = self.vocabulary
+        return pipeline.Queries(self.text_embeddings, words.query_class, len(words.names), self.clusters)
+
+    @torch.no_grad()
+    def _cosine_maps(self, images: Tensor, queries: pipeline.Queries) -> Tensor:
+        return pipeline.cosine_maps(self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual))
+
+
+@torch.no_grad()
+def encode_dense(model: RFCLIP, images: Tensor) -> DenseOutput:
+    """Run the dense method of a built RFCLIP.
+
+    Args:
+        model: the segmentor.
+        images: (B, 3, H, W), normalised as the model's data preprocessor does it.
+
+    Returns:
+        `patches` (B, N, E) before normalisation, `image` (B, E), `grid` (h, w).
+    """
+    return model.encode(images)
+
+
+def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
+    """Build a dense method and give it the distraction dimensions of the weights, if it asks for them.
+
+    Args:
+        settings: `type` and the method's own arguments; `calibration_images` (a folder) serves 'auto' dimensions.
+        loaded: the CLIP.
+
+    Raises:
+        TypeError: an unknown argument.
+    """
+    settings = dict(settings)
+    folder = settings.pop("calibration_images", None)
+    method = MODELS.build(settings)
+    dims = getattr(method, "distraction_dims", None)
+    if dims is None:
+        return method
+    return dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
+
+
+def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
+    """Build dict(type='PAMR', ...); None stays None."""
+    return None if settings is None else MODELS.build(dict(settings))
+
+
+def default_preprocessor(loaded: LoadedCLIP) -> dict[str, Any]:
+    """A PaddingPreProcessor for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
+    return {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
+
+
+def _without_padding(image: Tensor, sample: SegDataSample) -> Tensor:
+    """Cut what the preprocessor added: (3, H, W) -> (3, h, w)."""
+    meta = sample.metainfo
+    left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    height, width = image.shape[-2:]
+    return image[:, top : height - bottom, left : width - right]
+
+
+def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the images, those of one size together."""
+    groups: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())
+
+
+def _store(sample: SegDataSample, result: LabelMap) -> None:
+    sample.set_data({"pred_sem_seg": PixelData(data=result.labels[None])})
+    if result.probs is not None:
+        sample.set_data({"seg_logits": PixelData(data=result.probs)})
