@@ -82,7 +82,7 @@ def encode_text(
     prompts = [template.replace("{}", name) for name in names for template in templates]
     if not prompts:
         raise ValueError(f"{len(names)} names in {len(templates)} templates make no prompt; give both")
-    tokens = torch.cat([tokenizer(prompts[i : i + batch_size]) for i in range(0, len(prompts), batch_size)])
+    tokens = tokenizer(prompts)
     lengths = tokens.shape[1] - tokens.flip(1).ne(0).int().argmax(1)  # up to and with the end token
     batches = lengths.argsort(stable=True).split(batch_size)
     embedded = [_embed(model, tokens[rows, : lengths[rows].max()], tokens.shape[1]) for rows in batches]

@@ -99,8 +99,9 @@ def distinct_colours(count: int, background: bool = False) -> tuple[Colour, ...]
     colours: dict[Colour, None] = {(0, 0, 0): None} if background else {}
     step = 0
     while len(colours) < count:
-        hue, saturation, value = step * 0.618034 % 1, 1 - step * 0.754878 % 1 * 0.6, 1 - step * 0.569840 % 1 * 0.5
-        red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+        hue, paleness, darkness = (step * stride % 1 for stride in (0.618034, 0.754878, 0.569840))
+        rgb = colorsys.hsv_to_rgb(hue, 1 - 0.6 * paleness, 1 - 0.5 * darkness)
+        red, green, blue = (round(255 * channel) for channel in rgb)
         colours.setdefault((red, green, blue))
         step += 1
     return tuple(colours)
