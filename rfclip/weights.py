@@ -1,0 +1,242 @@
+"""Weight files as named tensors: read without running what stands in them, checked, compared, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+SIZE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
+_OWN_FILE = "a TorchScript archive of OpenAI, a .pt/.pth/.bin state dict or a .safetensors file"
+_PARSE_ERRORS = (  # what the readers raise on arbitrary bytes; found by feeding them damaged files
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    SafetensorError,
+)
+
+
+class WeightsError(ValueError):
+    """Weights, or the architecture for them, cannot be used. The message is a sentence with the cure."""
+
+
+class WeightsNotFoundError(WeightsError, FileNotFoundError):
+    """There is no such file, or it cannot be downloaded."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightFile:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        tensors: CPU tensors by name, as precise as in the file, without the size entries.
+        torchscript: the file is a TorchScript archive, as OpenAI publishes its CLIPs.
+        has_sizes: the file holds OpenAI's three entries input_resolution, context_length and vocab_size.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    torchscript: bool
+    has_sizes: bool
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Read a weight file of any accepted layout, decided by its content and not by its name.
+
+    No code in the file is run: of a TorchScript archive only the tensors are taken and no method is called,
+    other PyTorch files are unpickled with weights_only, safetensors files hold nothing but tensors. A state
+    dict may be nested under 'state_dict', and its names may all begin with 'module.'.
+
+    Raises:
+        WeightsNotFoundError: there is no such file.
+        WeightsError: the file is truncated, damaged or of another kind.
+    """
+    if not path.exists():
+        raise WeightsNotFoundError(f"weights file {path} does not exist: give the path of {_OWN_FILE}")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        torchscript = magic == b"PK\x03\x04" and _is_torchscript(path)
+    except OSError as error:
+        raise WeightsError(
+            f"weights file {path} cannot be read ({error.strerror}): give {_OWN_FILE}"
+        ) from error
+    except _PARSE_ERRORS as error:
+        raise _damaged(path, error) from error
+    read: Callable[[Path], object]
+    if torchscript:
+        read = _read_torchscript
+    elif magic.startswith((b"PK", b"\x80")):
+        read = _read_pickle
+    else:
+        read = load_file  # safetensors
+    return _weight_file(path, _read(path, read), torchscript)
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read(path: Path, read: Callable[[Path], object]) -> object:
+    try:
+        return read(path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"weights file {path} is damaged, or holds Python objects beside tensors, which are not loaded "
+            "because that can run code: save the model's state_dict() alone"
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"weights file {path} cannot be read ({error}): give {_OWN_FILE}") from error
+    except _PARSE_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> WeightsError:
+    return WeightsError(
+        f"weights file {path} ({path.stat().st_size} bytes) is truncated, damaged or no weights file "
+        f"({type(error).__name__}): download it again; accepted is {_OWN_FILE}"
+    )
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*torch\.jit\.load.* is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", r".*torch\.jit\.load.* is deprecated", DeprecationWarning)
+        archive = torch.jit.load(path, map_location="cpu")
+    return {name: tensor.detach() for name, tensor in archive.state_dict().items()}
+
+
+def _read_pickle(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(
+            f"weights file {path} holds no state dict but a {type(content).__name__}: save the model's "
+            "state_dict()"
+        )
+    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise WeightsError(
+            f"weights file {path} holds entries that are no tensors ({', '.join(strange[:3])}): save the "
+            "model's state_dict(), alone or under the key 'state_dict'"
+        )
+    tensors = {str(name): tensor for name, tensor in content.items()}
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    has_sizes = all(name in tensors for name in SIZE_ENTRIES)
+    weights = {name: tensor for name, tensor in tensors.items() if name not in SIZE_ENTRIES}
+    return WeightFile(path, weights, torchscript, has_sizes)
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, architecture: str) -> None:
+    """Copy tensors into a model; each of its tensors must be there, in its shape, and no other.
+
+    Args:
+        model: changed in place.
+        tensors: by name; floating-point values of any precision are converted to the model's.
+        source: where the tensors come from, for messages.
+        architecture: what the model is, for messages.
+
+    Raises:
+        WeightsError: naming the first missing, unexpected, misshapen or unusable tensors.
+    """
+    wanted = model.state_dict()
+    fitted = _reconcile(wanted, tensors)
+    problems = [
+        *_listed("missing", [name for name in wanted if name not in fitted]),
+        *_listed("unexpected", [name for name in fitted if name not in wanted]),
+        *_listed("other shape", _misshapen(wanted, fitted)),
+        *_listed("not floating point or not finite", _unusable(wanted, fitted)),
+    ]
+    if problems:
+        raise WeightsError(
+            f"the weights in {source} are not those of {architecture}: {'; '.join(problems)}; give the model "
+            "name that the weights were made for (nothing is resized or left random)"
+        )
+    model.load_state_dict(fitted)
+
+
+def _reconcile(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo two differences between open_clip's versions that change no value."""
+    fitted = dict(tensors)
+    for name in ("logit_scale", "logit_bias"):
+        if name in fitted and name in wanted and fitted[name].numel() == wanted[name].numel():
+            fitted[name] = fitted[name].reshape(wanted[name].shape)
+    positions = "text.transformer.embeddings.position_ids"  # 0, 1, 2, ...: no longer stored
+    if positions not in wanted:
+        fitted.pop(positions, None)
+    return fitted
+
+
+def _misshapen(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+
+
+def _unusable(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [
+        name
+        for name, tensor in wanted.items()
+        if name in tensors
+        and tensor.is_floating_point()
+        and not (tensors[name].is_floating_point() and bool(tensors[name].float().isfinite().all()))
+    ]
+
+
+def _listed(what: str, names: list[str], shown: int = 3) -> list[str]:
+    """Return one phrase such as '7 missing (a, b, c, ...)', or none."""
+    if not names:
+        return []
+    more = ", ..." if len(names) > shown else ""
+    return [f"{len(names)} {what} ({', '.join(names[:shown])}{more})"]
+
+
+def hash_tensors(tensors: Mapping[str, Tensor], extra: str = "") -> str:
+    """Return the sha256 of named tensors (names, types, shapes, values), in hex; their order does not count.
+
+    Args:
+        tensors: of any device.
+        extra: whatever else makes the difference.
+    """
+    digest = hashlib.sha256(extra.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
