@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from rfclip import architecture as arch
 from rfclip import vit as V
+from rfclip.downloads import download_from_hub, download_tag
 from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
@@ -30,7 +30,6 @@ from rfclip.weights import (
 )
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-_DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, http.client.HTTPException)
 _HUB = "hf-hub:"
 
 
@@ -184,19 +183,18 @@ def _find(model: str, pretrained: str | None) -> _Source:
             name, _local(pretrained, registry.list_pretrained_tags_by_model(name)), config, named=True
         )
     tag = registry.get_pretrained_cfg(name, pretrained)
-    path = _download(lambda: registry.download_pretrained(tag), f"tag {pretrained!r} of {name}")
+    path = download_tag(tag, f"tag {pretrained!r} of {name}")
     origin = pretrained.lower().replace("-", "_")  # how open_clip compares tags
     return _Source(name, path, config, named=True, tag=tag, origin=origin, preprocess=tag)
 
 
 def _find_on_hub(model: str, pretrained: str | None) -> _Source:
     repository = model.removeprefix(_HUB)
-    fetch = registry.download_pretrained_from_hf
-    path = _download(lambda: fetch(repository, filename="open_clip_config.json"), f"config of {model}")
+    path = download_from_hub(repository, "open_clip_config.json", f"config of {model}")
     config, preprocess = arch.read_config(path)
     arch.check_config(config, model)
     if pretrained is None:
-        weights = _download(lambda: fetch(repository), f"weights of {model}")
+        weights = download_from_hub(repository, None, f"weights of {model}")
     else:
         weights = _local(pretrained)
     return _Source(model, weights, config, preprocess=preprocess)
@@ -211,16 +209,6 @@ def _local(pretrained: str, tags: list[str] | None = None) -> Path:
         f"clip.pretrained={pretrained!r} is no file here{also}: give a path that exists, or take "
         "clip.model='tiny', which brings its own weights"
     )
-
-
-def _download(fetch: Callable[[], str], what: str) -> Path:
-    try:
-        return Path(fetch())
-    except _DOWNLOAD_ERRORS as error:
-        raise WeightsNotFoundError(
-            f"the {what} cannot be downloaded ({type(error).__name__}: {error}): without a network, give the "
-            "path of a local weights file as clip.pretrained, or take clip.model='tiny', which brings its own"
-        ) from error
 
 
 def _activation(
