@@ -97,6 +97,7 @@ class RFCLIP(BaseSegmentor):
         super().__init__(data_preprocessor=copy.deepcopy(data_preprocessor) or default_preprocessor(loaded))
         self.clip = loaded.model
         self.loaded = loaded
+        self.precision = clip.get("precision", "fp32")
         self.vocabulary = words
         self.settings = settings
         self.method = build_method(method or {"type": "RefocusCLIP"}, loaded)
@@ -116,7 +117,7 @@ class RFCLIP(BaseSegmentor):
 
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
-        dtype = AUTOCAST[self.loaded.precision]
+        dtype = AUTOCAST[self.precision]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             return self.method(self.clip.visual, images)
 

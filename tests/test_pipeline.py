@@ -1,0 +1,160 @@
+"""The steps between a dense method and the labels, with a stand-in for the method."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rfclip import pipeline
+from rfclip.methods.base import DenseOutput
+from rfclip.pamr import PAMR
+from rfclip.pipeline import Queries, Settings, Windows
+from rfclip.prior import Prior
+from rfclip.text import load_vocabulary
+
+PATCH = 8
+WORDS = load_vocabulary([["sky", "cloud"], "tree", ["car", "van", "bus"]])
+
+
+def encode(images: torch.Tensor) -> DenseOutput:
+    """Mean colour of each whole patch and its square; the image embedding is their mean."""
+    height, width = (side // PATCH for side in images.shape[-2:])
+    pooled = F.avg_pool2d(images[..., : height * PATCH, : width * PATCH], PATCH)
+    patches = torch.cat([pooled, pooled**2, torch.ones_like(pooled[:, :1])], 1).flatten(2).transpose(1, 2)
+    return DenseOutput(patches, patches.mean(1), (height, width))
+
+
+@pytest.fixture
+def text() -> torch.Tensor:
+    return F.normalize(torch.randn(len(WORDS.queries), 7, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def images(batch: int, height: int, width: int) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def maps(settings: Settings, text: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    return pipeline.cosine_maps(encode, pictures, Queries.of(text, WORDS, settings), settings, PATCH)
+
+
+def test_whole_image_is_cosine_then_bilinear(text: torch.Tensor) -> None:
+    pictures = images(2, 32, 48)
+    dense = encode(pictures)
+    cosines = F.cosine_similarity(dense.patches[:, :, None], text[None, None], dim=-1)  # (B, N, Q)
+    grid = cosines.transpose(1, 2).reshape(2, len(text), 4, 6)
+    expected = F.interpolate(grid, (32, 48), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(maps(Settings(Windows()), text, pictures), expected)
+
+
+@pytest.mark.parametrize("prior", [None, Prior(0.3, 0.1, 0.5), Prior(0.3, 0.1, 0.5, scope="window")])
+def test_windows_are_encoded_apart_and_averaged(text: torch.Tensor, prior: Prior | None) -> None:
+    whole = Settings(Windows(), prior=prior)
+    slide = replace(whole, windows=Windows("slide", crop_size=24, stride=16, window_batch=3))
+    picture = images(1, 40, 56)
+    queries = Queries.of(text, WORDS, slide)
+    total, count = torch.zeros(1, len(text), 40, 56), torch.zeros(40, 56)
+    for y in (0, 16):
+        for x in (0, 16, 32):
+            piece = picture[..., y : y + 24, x : x + 24]
+            shared = None
+            if prior is not None and prior.scope == "image":
+                shared = F.normalize(encode(picture).image, dim=-1) @ text.T
+            total[..., y : y + 24, x : x + 24] += pipeline._piece_maps(encode, piece, queries, slide, PATCH, shared)
+            count[y : y + 24, x : x + 24] += 1
+    torch.testing.assert_close(maps(slide, text, picture), total / count)
+
+
+def test_prior_scopes_differ_only_with_several_windows(text: torch.Tensor) -> None:
+    image, window = (Settings(Windows("slide", 24, 16), prior=Prior(0.4, 0.1, 0.5, scope=s)) for s in ("image", "window"))
+    small, large = images(1, 24, 20), images(1, 40, 56)
+    torch.testing.assert_close(maps(image, text, small), maps(window, text, small))
+    assert (maps(image, text, large) - maps(window, text, large)).abs().max() > 1e-3
+
+
+def test_prior_moves_logits_towards_the_image(text: torch.Tensor) -> None:
+    picture = images(1, 32, 48)
+    settings = Settings(Windows(), prior=Prior(image_weight=1.0, mean_vector_weight=0.0, cluster_threshold=0.1))
+    similarity = F.cosine_similarity(encode(picture).image, text)
+    result = maps(settings, text, picture)
+    torch.testing.assert_close(result, similarity[None, :, None, None].expand_as(result))
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_batch_of_two_is_two_batches_of_one(text: torch.Tensor, mode: str, fit: str) -> None:
+    settings = Settings(Windows(mode, 24, 16, 5), prior=Prior(0.3, 0.1, 0.5), patch_fit=fit)
+    pictures = images(2, 37, 53)
+    result = maps(settings, text, pictures)
+    assert result.shape == (2, len(text), 37, 53)
+    torch.testing.assert_close(result, torch.cat([maps(settings, text, one[None]) for one in pictures]))
+
+
+def test_crop_stretches_the_grid_and_pad_repeats_the_border(text: torch.Tensor) -> None:
+    picture = images(1, 37, 53)
+    crop = maps(Settings(Windows(), patch_fit="crop"), text, picture)
+    seen = maps(Settings(Windows()), text, picture[..., :32, :48])
+    grid = F.interpolate(seen, (4, 6), mode="area")
+    assert crop.shape == (1, len(text), 37, 53)
+    assert grid.shape[-2:] == (4, 6)
+    corner = picture.clone()
+    corner[..., 32:, :] = 9
+    torch.testing.assert_close(maps(Settings(Windows(), patch_fit="crop"), text, corner), crop)
+    padded = F.pad(picture, (0, 3, 0, 3), mode="replicate")
+    expected = maps(Settings(Windows()), text, padded)[..., :37, :53]
+    torch.testing.assert_close(maps(Settings(Windows(), patch_fit="pad"), text, picture), expected)
+
+
+def test_label_image_scales_refines_and_takes_the_best_alias(text: torch.Tensor) -> None:
+    picture = images(1, 32, 48)
+    settings = Settings(Windows(), refiner=PAMR(num_iter=2, dilations=(1, 2)))
+    queries = Queries.of(text, WORDS, settings)
+    cosines = maps(settings, text, picture)[0]
+    result = pipeline.label_image(cosines, picture[0], (50, 70), queries, settings)
+    large = F.interpolate(cosines[None], (50, 70), mode="bilinear", align_corners=False)
+    seen = F.interpolate(picture, (50, 70), mode="bilinear", align_corners=False)
+    refined = settings.refiner.prepare(seen)(large)[0]
+    probs = (40 * refined).softmax(0)
+    best = torch.stack([probs[[i for i, c in enumerate(WORDS.query_class) if c == k]].amax(0) for k in range(3)])
+    torch.testing.assert_close(result.probs, best)
+    assert torch.equal(result.labels, best.argmax(0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"mode": "slid"}, "slid"),
+        ({"crop_size": 0}, "crop_size"),
+        ({"stride": 2.5}, "2.5"),
+        ({"window_batch": True}, "window_batch"),
+        ({"crop_size": 100, "stride": 101}, "in no window"),
+    ],
+)
+def test_bad_windows(arguments: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Windows(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"patch_fit": "stretch"}, "stretch"),
+        ({"logit_scale": 0}, "logit_scale"),
+        ({"prob_thd": 1.5}, "1.5"),
+        ({"prob_thd": float("nan")}, "nan"),
+        ({"prob_thd": 0.1}, "background_index"),
+    ],
+)
+def test_bad_settings(arguments: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Settings(Windows(), **arguments)
+
+
+def test_threshold_needs_a_vocabulary_with_background() -> None:
+    settings = Settings(Windows(), prob_thd=0.1, background_index=0)
+    settings.check_vocabulary(load_vocabulary("voc21"), "voc21")
+    settings.check_vocabulary(WORDS, ["sky"])
+    with pytest.raises(ValueError, match="voc20.*no background"):
+        settings.check_vocabulary(load_vocabulary("voc20"), "voc20")
+    with pytest.raises(ValueError, match="none of the 3 classes"):
+        replace(settings, background_index=3).check_vocabulary(WORDS, "words.txt")
