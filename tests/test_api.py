@@ -1,0 +1,86 @@
+"""OpenVocabSegmenter: picture and words in, labels out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rfclip import OpenVocabSegmenter
+from tests.test_segmentor import clip_files  # noqa: F401  (a fixture)
+
+SETTINGS: dict[str, Any] = {
+    "device": "cpu",
+    "templates": ["a {}."],
+    "method": {"type": "RefocusCLIP", "distraction_dims": [5, 23]},
+    "short_side": 64,
+    "test_cfg": {"mode": "slide", "crop_size": 64, "stride": 32},
+}
+WORDS = ["sky", ["temple", "pagoda"], "tree"]
+
+
+@pytest.fixture
+def segmenter(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenVocabSegmenter:  # noqa: F811
+    monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
+    return OpenVocabSegmenter(**clip_files, **SETTINGS)
+
+
+def picture(height: int = 50, width: int = 90) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_result_has_the_size_of_the_picture(segmenter: OpenVocabSegmenter) -> None:
+    out = segmenter(picture(), WORDS)
+    assert out.labels.shape == (50, 90)
+    assert out.labels.dtype == np.int64
+    assert out.probs.shape == (3, 50, 90)
+    assert out.names == ("sky", "temple", "tree")
+    assert (out.labels == out.probs.argmax(0)).all()
+    assert sum(out.shares().values()) == pytest.approx(1)
+
+
+def test_path_pil_and_array_agree_and_lists_work(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    array = picture()
+    Image.fromarray(array).save(tmp_path / "a.png")
+    outs = segmenter([array, Image.fromarray(array), str(tmp_path / "a.png")], WORDS)
+    for out in outs[1:]:
+        np.testing.assert_array_equal(out.probs, outs[0].probs)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (300, 7), (64, 64)])
+def test_odd_sizes(segmenter: OpenVocabSegmenter, size: tuple[int, int]) -> None:
+    out = segmenter(picture(*size), WORDS)
+    assert out.labels.shape == size
+    assert np.isfinite(out.probs).all()
+
+
+def test_new_words_replace_the_old_ones(segmenter: OpenVocabSegmenter) -> None:
+    first = segmenter(picture(), WORDS)
+    other = segmenter(picture(), ["dog"])
+    assert other.probs.shape[0] == 1
+    np.testing.assert_array_equal(segmenter(picture(), WORDS).probs, first.probs)
+
+
+def test_save_writes_labels_overlay_and_facts(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    out = segmenter(picture(), WORDS)
+    paths = out.save(tmp_path / "deep" / "folder", stem="mine")
+    assert [path.name for path in paths] == ["mine_labels.png", "mine_overlay.png", "mine.json"]
+    with Image.open(paths[0]) as labels:
+        np.testing.assert_array_equal(np.array(labels), out.labels)
+        assert labels.mode == "P"
+    with Image.open(paths[1]) as painted:
+        assert painted.height > 50
+    facts = json.loads(paths[2].read_text())
+    assert facts["names"] == list(out.names)
+    assert out.overlay().size == (90, 50)
+
+
+def test_bad_input_says_what_is_wrong(segmenter: OpenVocabSegmenter) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        segmenter("nowhere.jpg", WORDS)
+    with pytest.raises(ValueError, match="non-empty"):
+        segmenter(picture(), [])
+    with pytest.raises(ValueError, match="short_side"):
+        OpenVocabSegmenter(model="tiny", short_side=0)
