@@ -5,8 +5,10 @@ Fixtures named `make_*` and `plant` are functions: call them with your own sizes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import QuickGELU, VisionTransformer
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rfclip  # noqa: F401  (before any test imports mmseg)
@@ -73,6 +76,23 @@ def random_clip() -> CLIP:
 def make_clip() -> Callable[..., CLIP]:
     """make_clip(seed=0, quick_gelu=True, **vision): as random_clip; the text tower is 64 wide, 2 deep."""
     return _make_clip
+
+
+@pytest.fixture
+def clip_files(tmp_path: Path) -> dict[str, Any]:
+    """A random CLIP with planted channels on disk, as the `clip` block of a config."""
+    clip = _make_clip()
+    _plant(clip.visual, (5, 23))
+    config = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 128, "layers": 3},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+    }
+    (tmp_path / "clip.json").write_text(json.dumps(config))
+    state = {k: v.detach().contiguous() for k, v in clip.state_dict().items() if k != "attn_mask"}
+    save_file(state, tmp_path / "clip.safetensors")
+    return {"model": str(tmp_path / "clip.json"), "pretrained": str(tmp_path / "clip.safetensors")}
 
 
 def _make_vit(seed: int = 0, image_size: tuple[int, int] = (80, 112), **settings: Any) -> VisionTransformer:

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from rfclip import OpenVocabSegmenter
-from tests.test_segmentor import clip_files  # noqa: F401  (a fixture)
 
 SETTINGS: dict[str, Any] = {
     "device": "cpu",
@@ -22,7 +21,7 @@ WORDS = ["sky", ["temple", "pagoda"], "tree"]
 
 
 @pytest.fixture
-def segmenter(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenVocabSegmenter:  # noqa: F811
+def segmenter(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenVocabSegmenter:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     return OpenVocabSegmenter(**clip_files, **SETTINGS)
 

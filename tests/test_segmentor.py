@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model, show_result_pyplot
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from safetensors.torch import save_file
 
 import rfclip
 from rfclip.segmentor import RFCLIP
@@ -24,23 +22,6 @@ WORDS = [["background", "wall"], ["cat"], ["dog", "puppy"]]
 METHODS = [
     "RefocusCLIP", "RefocusCLIPRelease", "VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def clip_files(make_clip, plant, tmp_path: Path) -> dict[str, Any]:
-    """A random CLIP with planted channels on disk, as the `clip` block of a config."""
-    clip = make_clip(image_size=64)
-    plant(clip.visual, (5, 23))
-    config = {
-        "embed_dim": 32,
-        "quick_gelu": True,
-        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 128, "layers": 3},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
-    }
-    (tmp_path / "clip.json").write_text(json.dumps(config))
-    state = {k: v.detach().contiguous() for k, v in clip.state_dict().items() if k != "attn_mask"}
-    save_file(state, tmp_path / "clip.safetensors")
-    return {"model": str(tmp_path / "clip.json"), "pretrained": str(tmp_path / "clip.safetensors")}
 
 
 @pytest.fixture
