@@ -31,7 +31,15 @@ MOST_REGIONS = 16
 FEWEST_REGIONS = 8
 LEAST_SHARE = 0.022  # of the image, of each region
 IGNORED = 255
-SIZES = ((375, 500), (500, 375), (333, 500), (427, 640), (480, 640), (366, 500), (640, 427))  # (height, width)
+SIZES = (
+    (375, 500),
+    (500, 375),
+    (333, 500),
+    (427, 640),
+    (480, 640),
+    (366, 500),
+    (640, 427),
+)  # (height, width)
 
 
 @dataclass(frozen=True)
@@ -62,26 +70,46 @@ class DataSet:
 
 DATA_SETS = (
     DataSet(
-        "VOCdevkit/VOC2012", "voc21", "JPEGImages/{id}.jpg", "SegmentationClass/{id}.png",
+        "VOCdevkit/VOC2012",
+        "voc21",
+        "JPEGImages/{id}.jpg",
+        "SegmentationClass/{id}.png",
         index="ImageSets/Segmentation/val.txt",
     ),
     DataSet(
-        "VOCdevkit/VOC2010", "context60", "JPEGImages/{id}.jpg", "SegmentationClassContext/{id}.png",
+        "VOCdevkit/VOC2010",
+        "context60",
+        "JPEGImages/{id}.jpg",
+        "SegmentationClassContext/{id}.png",
         index="ImageSets/SegmentationContext/val.txt",
     ),
     DataSet(
-        "coco_object", "coco_object", "images/val2017/{id}.jpg", "annotations/val2017/{id}_instanceTrainIds.png",
+        "coco_object",
+        "coco_object",
+        "images/val2017/{id}.jpg",
+        "annotations/val2017/{id}_instanceTrainIds.png",
     ),
     DataSet(
-        "coco_stuff164k", "coco_stuff", "images/val2017/{id}.jpg", "annotations/val2017/{id}_labelTrainIds.png",
+        "coco_stuff164k",
+        "coco_stuff",
+        "images/val2017/{id}.jpg",
+        "annotations/val2017/{id}_labelTrainIds.png",
     ),
     DataSet(
-        "cityscapes", "cityscapes", "leftImg8bit/val/sample/sample_{id}_leftImg8bit.png",
-        "gtFine/val/sample/sample_{id}_gtFine_labelTrainIds.png", short_side=560, sizes=((512, 1024), (448, 896)),
+        "cityscapes",
+        "cityscapes",
+        "leftImg8bit/val/sample/sample_{id}_leftImg8bit.png",
+        "gtFine/val/sample/sample_{id}_gtFine_labelTrainIds.png",
+        short_side=560,
+        sizes=((512, 1024), (448, 896)),
     ),
     DataSet(
-        "ade/ADEChallengeData2016", "ade20k", "images/validation/{id}.jpg", "annotations/validation/{id}.png",
-        ignored=0, first=1,
+        "ade/ADEChallengeData2016",
+        "ade20k",
+        "images/validation/{id}.jpg",
+        "annotations/validation/{id}.png",
+        ignored=0,
+        first=1,
     ),
 )
 
@@ -98,7 +126,9 @@ def make_sample(out: Path, seed: int = 2026, say: Callable[[str], object] = prin
         say(f"{out}: the sample is there already")
         return
     if out.exists() and not marker.is_file() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty and holds no sample: give a new folder, or remove it first")
+        raise FileExistsError(
+            f"{out} is not empty and holds no sample: give a new folder, or remove it first"
+        )
     building = out.with_name(out.name + ".part")
     for stale in (building, out):
         shutil.rmtree(stale, ignore_errors=True)
@@ -134,11 +164,17 @@ def divide_classes(vocabulary: Vocabulary, rng: np.random.Generator) -> list[lis
     images = -(-len(foreground) // (MOST_REGIONS - len(background)))
     dealt = [background + part.tolist() for part in np.array_split(foreground, images)]
     everything = background + foreground.tolist()
-    return [classes + rng.choice(everything, max(0, FEWEST_REGIONS - len(classes))).tolist() for classes in dealt]
+    return [
+        classes + rng.choice(everything, max(0, FEWEST_REGIONS - len(classes))).tolist() for classes in dealt
+    ]
 
 
 def draw(
-    vocabulary: Vocabulary, classes: list[int], size: tuple[int, int], short_side: int, rng: np.random.Generator
+    vocabulary: Vocabulary,
+    classes: list[int],
+    size: tuple[int, int],
+    short_side: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a scene with one region per entry of `classes`.
 
@@ -188,7 +224,9 @@ def save_labels(path: Path, labels: np.ndarray, vocabulary: Vocabulary) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, e.g. data/sample")
     parser.add_argument("--seed", type=int, default=2026)
     args = parser.parse_args()

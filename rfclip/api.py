@@ -57,7 +57,9 @@ class Segmentation:
             return painted
         colours = dict(zip(self.names, self.colours, strict=True))
         ranked = sorted(self.shares().items(), key=lambda entry: -entry[1])
-        return overlay.with_legend(painted, [(name, colours[name], share) for name, share in ranked if share > 0])
+        return overlay.with_legend(
+            painted, [(name, colours[name], share) for name, share in ranked if share > 0]
+        )
 
     def label_image(self) -> Image.Image:
         """The labels as a palette image; as 16-bit grey if there are more than 256 classes."""
@@ -78,7 +80,12 @@ class Segmentation:
         paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
         self.label_image().save(paths[0])
         self.overlay(legend=True).save(paths[1])
-        facts = {"size": list(self.labels.shape), "names": self.names, "colours": self.colours, "shares": self.shares()}
+        facts = {
+            "size": list(self.labels.shape),
+            "names": self.names,
+            "colours": self.colours,
+            "shares": self.shares(),
+        }
         paths[2].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return paths
 
@@ -143,7 +150,11 @@ class OpenVocabSegmenter:
         self.precision = precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.loaded = load_clip(
-            model, None if model == "tiny" else pretrained, precision=precision, quick_gelu=quick_gelu, origin=origin
+            model,
+            None if model == "tiny" else pretrained,
+            precision=precision,
+            quick_gelu=quick_gelu,
+            origin=origin,
         )
         self.loaded.model.to(self.device)
         self.method = build_method(method or {"type": "RefocusCLIP"}, self.loaded)
@@ -155,7 +166,9 @@ class OpenVocabSegmenter:
     @overload
     def __call__(self, image: list[ImageSource], names: Names) -> list[Segmentation]: ...
 
-    def __call__(self, image: ImageSource | list[ImageSource], names: Names) -> Segmentation | list[Segmentation]:
+    def __call__(
+        self, image: ImageSource | list[ImageSource], names: Names
+    ) -> Segmentation | list[Segmentation]:
         """Segment a picture, or each of a list.
 
         Args:
@@ -186,7 +199,9 @@ class OpenVocabSegmenter:
             return self.method(self.loaded.model.visual, images)
 
     @torch.no_grad()
-    def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
+    def _segment(
+        self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries
+    ) -> Segmentation:
         image = read_image(source)
         inputs = self.preprocess(image)
         patch = vit.patch_size(self.loaded.model.visual)

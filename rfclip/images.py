@@ -32,7 +32,9 @@ def read_image(source: ImageSource) -> np.ndarray:
     if isinstance(source, Image.Image):
         return _as_rgb(source)
     if not isinstance(source, (str, Path)):
-        raise TypeError(f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}")
+        raise TypeError(
+            f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}"
+        )
     if not Path(source).is_file():
         raise FileNotFoundError(f"no image file {str(source)!r}")
     try:
@@ -61,7 +63,9 @@ def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"an image array must be (H, W, 3) uint8 RGB and not empty, got {array.shape} {array.dtype}")
+        raise ValueError(
+            f"an image array must be (H, W, 3) uint8 RGB and not empty, got {array.shape} {array.dtype}"
+        )
     return array
 
 

@@ -105,7 +105,9 @@ class Settings:
         """
         index = self.background_index
         if index is not None and not 0 <= index < len(vocabulary.names):
-            raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
+            raise ValueError(
+                f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)"
+            )
         if self.prob_thd > 0 and isinstance(name, str) and vocabulary.has_background is False:
             raise ValueError(
                 f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
@@ -164,7 +166,9 @@ def cosine_maps(encode: Encoder, images: Tensor, queries: Queries, settings: Set
     return torch.stack(merged)
 
 
-def label_image(cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries, settings: Settings) -> LabelMap:
+def label_image(
+    cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries, settings: Settings
+) -> LabelMap:
     """Labels, and probabilities if they are kept, of one image at its original size.
 
     Args:
@@ -210,7 +214,12 @@ def _pieces(
 
 
 def _piece_maps(
-    encode: Encoder, pieces: Tensor, queries: Queries, settings: Settings, patch: int, similarity: Tensor | None
+    encode: Encoder,
+    pieces: Tensor,
+    queries: Queries,
+    settings: Settings,
+    patch: int,
+    similarity: Tensor | None,
 ) -> Tensor:
     """Cosine maps (B, Q, h, w) of pieces (B, 3, h, w) that are encoded as they are.
 
@@ -224,7 +233,9 @@ def _piece_maps(
     if settings.prior is not None and queries.clusters is not None:
         if similarity is None:
             similarity = F.normalize(dense.image.float(), dim=-1) @ queries.text.T
-        text = prior.shift_text(text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight)
+        text = prior.shift_text(
+            text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight
+        )
     cosines = (patches @ text.transpose(-1, -2)).transpose(1, 2).unflatten(-1, dense.grid)  # (B, Q, h, w)
     if settings.prior is not None and similarity is not None:
         cosines = prior.blend(cosines, similarity, settings.prior.image_weight)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES_FILE = Path(__file__).parent / 'data' / 'sample_world.json'
-PATTERNS = ('plain', 'horizontal', 'vertical', 'falling', 'rising', 'checker')
+NAMES_FILE = Path(__file__).parent / "data" / "sample_world.json"
+PATTERNS = ("plain", "horizontal", "vertical", "falling", "rising", "checker")
 PERIOD = 8.0  # pixels from stripe to stripe, before any resize
 GLINT_RADIUS = 5.0  # pixels
 _LEVELS = (35.0, 128.0, 220.0)
@@ -50,13 +50,13 @@ class Scene:
 
 def canonical(name: str) -> str:
     """The letters and digits of a name in lower case: what its spellings have in common."""
-    return ''.join(c for c in name.lower() if c.isalnum())
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 @lru_cache(maxsize=1)
 def known_names() -> tuple[str, ...]:
     """All canonical names of this world, in the order that fixes their looks (rfclip/data/sample_world.json)."""
-    return tuple(json.loads(NAMES_FILE.read_text(encoding='utf-8'))['names'])
+    return tuple(json.loads(NAMES_FILE.read_text(encoding="utf-8"))["names"])
 
 
 @lru_cache(maxsize=1)
@@ -77,8 +77,8 @@ def look(name: str) -> Look:
         return looks()[canonical(name)]
     except KeyError:
         raise KeyError(
-            f'the sample world has no look for {name!r}; it knows the names of the shipped vocabularies '
-            f'({NAMES_FILE.name})'
+            f"the sample world has no look for {name!r}; it knows the names of the shipped vocabularies "
+            f"({NAMES_FILE.name})"
         ) from None
 
 
@@ -98,13 +98,15 @@ def layout(size: tuple[int, int], count: int, rng: np.random.Generator) -> np.nd
     coarse = np.stack(np.mgrid[0 : height : height / 40, 0 : width : width / 40], -1).reshape(-1, 2)
     for _ in range(6):
         owner = _nearest(coarse, seeds)
-        seeds = np.stack([
-            coarse[owner == i].mean(0) if (owner == i).any() else seeds[i] for i in range(count)
-        ])
+        seeds = np.stack(
+            [coarse[owner == i].mean(0) if (owner == i).any() else seeds[i] for i in range(count)]
+        )
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     wave = min(size) * 0.012
     phase_y, phase_x = rng.uniform(0, 2 * np.pi, 2)
-    warped = np.stack([y + wave * np.sin(x / (4 * wave) + phase_y), x + wave * np.sin(y / (4 * wave) + phase_x)], -1)
+    warped = np.stack(
+        [y + wave * np.sin(x / (4 * wave) + phase_y), x + wave * np.sin(y / (4 * wave) + phase_x)], -1
+    )
     return _nearest(warped.reshape(-1, 2), seeds).reshape(height, width)
 
 
@@ -133,7 +135,9 @@ def render(
     first = np.array([c.first for c in chosen], np.float32) * light
     second = np.array([c.second for c in chosen], np.float32) * light
     kind = np.array([PATTERNS.index(c.pattern) for c in chosen])
-    share = _stripes(height, width, period, rng)[kind[regions], np.arange(height)[:, None], np.arange(width)[None]]
+    share = _stripes(height, width, period, rng)[
+        kind[regions], np.arange(height)[:, None], np.arange(width)[None]
+    ]
     image = first[regions] + share[..., None] * (second - first)[regions]
     image += rng.normal(0, 5, (height, width, 1))
     glints = _draw_glints(image, rng, rng.poisson(glint_share * height * width / 256))
@@ -206,7 +210,7 @@ def _draw_glints(image: np.ndarray, rng: np.random.Generator, count: int) -> np.
 def _candidates() -> list[Look]:
     """Every pair of colours in every pattern."""
     colours = [(r, g, b) for r in _LEVELS for g in _LEVELS for b in _LEVELS]
-    plain = [Look(c, c, 'plain') for c in colours]
+    plain = [Look(c, c, "plain") for c in colours]
     pairs = [(a, b) for i, a in enumerate(colours) for b in colours[i + 1 :]]
     return plain + [Look(a, b, pattern) for pattern in PATTERNS[1:] for a, b in pairs]
 

@@ -168,7 +168,9 @@ class RFCLIP(BaseSegmentor):
 
     @torch.no_grad()
     def _cosine_maps(self, images: Tensor, queries: pipeline.Queries) -> Tensor:
-        return pipeline.cosine_maps(self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual))
+        return pipeline.cosine_maps(
+            self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual)
+        )
 
 
 @torch.no_grad()

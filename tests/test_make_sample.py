@@ -51,8 +51,10 @@ def test_every_image_has_its_label_of_the_same_size(script: ModuleType, sample: 
 def test_every_class_covers_two_percent_of_some_image(script: ModuleType, sample: Path) -> None:
     for data_set in script.DATA_SETS:
         classes = len(script.load_vocabulary(data_set.vocabulary).names)
-        counted = [np.bincount(label.ravel(), minlength=256)[: classes + data_set.first] / label.size
-                   for label in labels_of(sample, data_set)]
+        counted = [
+            np.bincount(label.ravel(), minlength=256)[: classes + data_set.first] / label.size
+            for label in labels_of(sample, data_set)
+        ]
         best = np.max(counted, axis=0)[data_set.first :]
         assert (best >= 0.02).all(), (data_set.root, np.flatnonzero(best < 0.02))
 
@@ -88,7 +90,9 @@ def test_lists_name_the_images(sample: Path) -> None:
         assert sorted(ids) == sorted(file.stem for file in (folder / "JPEGImages").iterdir())
 
 
-def test_same_seed_same_files_and_a_second_run_does_nothing(script: ModuleType, sample: Path, tmp_path: Path) -> None:
+def test_same_seed_same_files_and_a_second_run_does_nothing(
+    script: ModuleType, sample: Path, tmp_path: Path
+) -> None:
     data_set = script.DATA_SETS[0]
     script.write_data_set(tmp_path, data_set, np.random.default_rng([2026, 0]))
     for file in (tmp_path / data_set.root).rglob("*.*"):

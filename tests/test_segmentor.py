@@ -31,7 +31,13 @@ def build(clip_files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 
     def make(**settings: Any) -> RFCLIP:
         method = {"type": "RefocusCLIP", "distraction_dims": [5, 23]}
-        config = {"type": "RFCLIP", "clip": clip_files, "vocabulary": WORDS, "method": method, "templates": ["a {}."]}
+        config = {
+            "type": "RFCLIP",
+            "clip": clip_files,
+            "vocabulary": WORDS,
+            "method": method,
+            "templates": ["a {}."],
+        }
         return MODELS.build({**config, **settings}).eval()
 
     return make
@@ -51,7 +57,7 @@ def test_predict_gives_each_sample_its_own_size(build, make_images, test_cfg) ->
         assert labels.shape == (1, *shape)
         assert labels.dtype == torch.int64
         assert probs.shape == (3, *shape)
-        assert (0 <= probs).all()
+        assert (probs >= 0).all()
         assert (probs.sum(0) <= 1 + 1e-5).all()
         expected = torch.where(probs.amax(0) < 0.1, 0, probs.argmax(0))
         assert torch.equal(labels[0], expected)
@@ -73,7 +79,9 @@ def test_padding_is_cut_first(build, make_images) -> None:
     image = make_images(1, 80, 112)
     padded = F.pad(image, (0, 32, 0, 16), value=7.0)
     sample = SegDataSample(metainfo={"padding_size": (0, 32, 0, 16), "ori_shape": (80, 112)})
-    torch.testing.assert_close(model.predict(padded, [sample])[0].seg_logits.data, model.predict(image)[0].seg_logits.data)
+    torch.testing.assert_close(
+        model.predict(padded, [sample])[0].seg_logits.data, model.predict(image)[0].seg_logits.data
+    )
 
 
 def test_preprocessor_takes_different_sizes(build) -> None:
@@ -88,7 +96,9 @@ def test_preprocessor_takes_different_sizes(build) -> None:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.loaded.mean, model.loaded.std))
     torch.testing.assert_close(batch["inputs"][0, :, :80], (raw[0].flip(0).float() - mean) / std)
     for one, image in zip(model.test_step(data), raw, strict=True):
-        alone = model.test_step({"inputs": [image], "data_samples": [SegDataSample(metainfo={"ori_shape": image.shape[1:]})]})
+        alone = model.test_step(
+            {"inputs": [image], "data_samples": [SegDataSample(metainfo={"ori_shape": image.shape[1:]})]}
+        )
         torch.testing.assert_close(one.seg_logits.data, alone[0].seg_logits.data, rtol=1e-4, atol=1e-5)
 
 
@@ -100,7 +110,9 @@ def test_tensor_mode_is_unscaled_cosines_per_name(build, make_images) -> None:
     dense = rfclip.encode_dense(model, images)
     assert dense.grid == (5, 7)
     grid = F.normalize(dense.patches, dim=-1) @ model.text_embeddings.T
-    expected = F.interpolate(grid.transpose(1, 2).unflatten(-1, (5, 7)), (80, 112), mode="bilinear", align_corners=False)
+    expected = F.interpolate(
+        grid.transpose(1, 2).unflatten(-1, (5, 7)), (80, 112), mode="bilinear", align_corners=False
+    )
     torch.testing.assert_close(cosines, expected)
 
 
@@ -236,7 +248,9 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert np.asarray(out["predictions"]).shape == (50, 80)
 
 
-def test_loading_a_checkpoint_into_it_is_refused(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_a_checkpoint_into_it_is_refused(
+    clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     checkpoint = tmp_path / "weights.pth"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": {}}, checkpoint)

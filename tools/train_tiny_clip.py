@@ -56,7 +56,9 @@ class Scenes(IterableDataset):
             images, labels, glints = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
             yield (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD, labels, glints
 
-    def _scene(self, regions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _scene(
+        self, regions: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         regions = np.rot90(regions, rng.integers(4))
         names = rng.choice(len(sample_world.known_names()), regions.max() + 1, replace=False)
         spelled = [sample_world.known_names()[i] for i in names]
@@ -100,10 +102,12 @@ class Captions:
     def names(self, chosen: Tensor, rng: np.random.Generator) -> Tensor:
         """The chosen names (indices), each in a random spelling and template."""
         spelled = (self.spellings[i] for i in chosen.tolist())
-        return self.ids([
-            self.templates[rng.integers(len(self.templates))].replace("{}", s[rng.integers(len(s))])
-            for s in spelled
-        ])
+        return self.ids(
+            [
+                self.templates[rng.integers(len(self.templates))].replace("{}", s[rng.integers(len(s))])
+                for s in spelled
+            ]
+        )
 
     def caption(self, labels: Tensor, rng: np.random.Generator) -> str:
         """'a photo of a sky, a tree and a dog.' for up to five names of the scene."""
@@ -114,7 +118,9 @@ class Captions:
     def used_ids(self) -> Tensor:
         """Sorted ids of every token that training may have seen."""
         texts = [t.replace("{}", s) for t in self.templates for spelled in self.spellings for s in spelled]
-        return torch.cat([self.ids(["a, a and a."]).unique(), *(self.ids([t]).unique() for t in texts)]).unique()
+        return torch.cat(
+            [self.ids(["a, a and a."]).unique(), *(self.ids([t]).unique() for t in texts)]
+        ).unique()
 
 
 def text_features(clip: nn.Module, ids: Tensor) -> Tensor:
@@ -172,7 +178,9 @@ def competing_names(labels: Tensor, total: int, rng: np.random.Generator) -> tup
     return chosen, position[labels]
 
 
-def loss_of(clip: nn.Module, batch: tuple[Tensor, Tensor, Tensor], captions: Captions, rng: np.random.Generator) -> dict[str, Tensor]:
+def loss_of(
+    clip: nn.Module, batch: tuple[Tensor, Tensor, Tensor], captions: Captions, rng: np.random.Generator
+) -> dict[str, Tensor]:
     """The four losses of a batch, by name, and the share of patches that the key-key path names rightly."""
     images, labels, glints = batch
     image, value, dense, distraction = image_features(clip.visual, images, glints)
@@ -236,8 +244,12 @@ def save(clip: nn.Module, captions: Captions, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder that holds config.json; the weights are written there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder that holds config.json; the weights are written there"
+    )
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
