@@ -19,7 +19,7 @@ def test_paint_mixes_by_opacity() -> None:
 
 
 def test_opacity_out_of_range() -> None:
-    with pytest.raises(ValueError, match="1.5"):
+    with pytest.raises(ValueError, match=r"1\.5"):
         paint(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), int), [(0, 0, 0)], opacity=1.5)
 
 
