@@ -1,0 +1,1 @@
+"""Looking inside: named activations, and plots that take arrays and know no model."""
