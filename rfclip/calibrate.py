@@ -159,7 +159,7 @@ def measure(vit: VisionTransformer, batches: Iterable[Tensor]) -> ChannelStatist
 
 
 def channel_shares(tokens: Tensor) -> Tensor:
-    """Return p: embeddings (..., d) shifted to be non-negative, with sum 1 (docs/METHOD.md section 3, step 1)."""
+    """Return p: embeddings (..., d) shifted to be non-negative, sum 1 (docs/METHOD.md section 3, step 1)."""
     shifted = tokens - tokens.amin(-1, keepdim=True)
     return shifted / shifted.sum(-1, keepdim=True).clamp_min(1e-8)
 
