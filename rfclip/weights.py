@@ -74,27 +74,30 @@ def read_weights(path: Path) -> WeightFile:
         raise WeightsNotFoundError(f"weights file {path} does not exist: give the path of {_OWN_FILE}")
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
-        torchscript = magic == b"PK\x03\x04" and _is_torchscript(path)
+            head = file.read(9)
+        torchscript = head.startswith(b"PK\x03\x04") and _is_torchscript(path)
     except OSError as error:
-        raise WeightsError(
-            f"weights file {path} cannot be read ({error.strerror}): give {_OWN_FILE}"
-        ) from error
+        raise WeightsError(f"weights file {path} cannot be read ({error.strerror}): give {_OWN_FILE}") from error
     except _PARSE_ERRORS as error:
         raise _damaged(path, error) from error
     read: Callable[[Path], object]
     if torchscript:
         read = _read_torchscript
-    elif magic.startswith((b"PK", b"\x80")):
+    elif head.startswith((b"PK", b"\x80")) and not _is_safetensors(head, path.stat().st_size):
         read = _read_pickle
     else:
-        read = load_file  # safetensors
+        read = load_file
     return _weight_file(path, _read(path, read), torchscript)
 
 
 def _is_torchscript(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """Tell by the header: its length as a little-endian number of 8 bytes, then JSON."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
 def _read(path: Path, read: Callable[[Path], object]) -> object:
@@ -127,7 +130,9 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
@@ -135,8 +140,7 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(
-            f"weights file {path} holds no state dict but a {type(content).__name__}: save the model's "
-            "state_dict()"
+            f"weights file {path} holds no state dict but a {type(content).__name__}: save the model's state_dict()"
         )
     strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strange:

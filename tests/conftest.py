@@ -6,7 +6,8 @@ Fixtures named `make_*` and `plant` are functions: call them with your own sizes
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,31 @@ def _plant(vit: VisionTransformer, dims: tuple[int, ...], seed: int = 0) -> Plan
         block.mlp.c_proj.weight[list(dims), 0] = 25 + 5.0 * torch.arange(len(dims))  # none like the other
         x = block(x)
     return Planted(vit, tuple(dims))
+
+
+@pytest.fixture
+def save_torchscript() -> Callable[[Mapping[str, Tensor], Path], None]:
+    """save_torchscript(tensors, path): write an archive in the layout in which OpenAI publishes its CLIPs."""
+    return _save_torchscript
+
+
+class _Holder(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _save_torchscript(tensors: Mapping[str, Tensor], path: Path) -> None:
+    root = _Holder()
+    for name, tensor in tensors.items():
+        *parents, leaf = name.split(".")
+        module: nn.Module = root
+        for parent in parents:
+            if parent not in dict(module.named_children()):
+                module.add_module(parent, _Holder())
+            module = module.get_submodule(parent)
+        module.register_buffer(leaf, tensor)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*torch\.jit.* is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", r".*torch\.jit.* is deprecated", DeprecationWarning)
+        traced = torch.jit.trace_module(root, {"forward": torch.zeros(1)}, check_trace=False)
+        torch.jit.save(traced, path)
