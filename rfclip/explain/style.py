@@ -1,0 +1,131 @@
+"""What all figures share: colour maps that colour-blind people can read, panels, units, and saving.
+
+Figures are made without pyplot, so drawing keeps no global state and needs no display.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, Normalize, PowerNorm, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+SEQUENTIAL = "cividis"
+DIVERGING = "PuOr_r"
+MISSING = "#d9d9d9"
+# after Okabe and Ito, Color Universal Design
+BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442"
+GREY = "#8a8a8a"
+SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, GREY)
+EVEN_SHARE = "attention\n(1 = an even share, 1/N)"
+_DPI = 110
+_PANEL, _GAP, _CAPTION, _TITLE, _BAR_SPACE = 1.75, 0.12, 0.27, 0.36, 1.15  # inches: of small maps
+
+
+def figure(width: float, height: float, title: str) -> Figure:
+    """A figure of width x height inches with a title that says what it shows."""
+    made = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    made.suptitle(title, fontsize=11)
+    return made
+
+
+def panels(
+    rows: int, columns: int, grid: tuple[int, int], title: str, foot: float = 0.15
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure with rows x columns small maps of a grid (h, w), hidden until something is drawn.
+
+    Laid out by hand, which is many times faster than a layout engine. `foot` inches are left free below.
+
+    Returns:
+        The figure, and its axes (rows, columns).
+    """
+    tall = _PANEL * min(max(grid[0] / grid[1], 0.4), 2.5)
+    width = max(columns * (_PANEL + _GAP) + _BAR_SPACE, 7.0)
+    height = max(rows * (tall + _CAPTION) + _TITLE, 1.9) + foot
+    made = Figure(figsize=(width, height), dpi=_DPI)
+    made.text(_GAP / width, 1 - 0.1 / height, title, fontsize=11, va="top")
+    axes = np.empty((rows, columns), object)
+    for row, column in np.ndindex(rows, columns):
+        left, top = _GAP + column * (_PANEL + _GAP), _TITLE + _CAPTION + row * (tall + _CAPTION)
+        box = (left / width, 1 - (top + tall) / height, _PANEL / width, tall / height)
+        axes[row, column] = made.add_axes(box, visible=False)
+        bare(axes[row, column])
+    return made, axes
+
+
+def bare(axis: Axes) -> None:
+    """Take the ticks away."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def draw_map(
+    axis: Axes, values: Array, grid: tuple[int, int], norm: Normalize, cmap: str | ListedColormap, title: str
+) -> AxesImage:
+    """Draw N values on their grid, one square per patch."""
+    axis.set_visible(True)
+    axis.set_title(title, fontsize=8.5, pad=3)
+    return axis.imshow(values.reshape(grid), cmap=cmap, norm=norm, interpolation="nearest")
+
+
+def shared_scale(*arrays: Array | None, percentile: float = 99.7) -> PowerNorm:
+    """One scale for all arrays, 0 to (nearly) their maximum; square-root steps, so that small values show."""
+    values = np.concatenate([np.ravel(array) for array in arrays if array is not None])
+    top = float(np.percentile(values, percentile)) if values.size else 1.0
+    return PowerNorm(0.5, 0, max(top, 1e-12), clip=True)
+
+
+def centred_scale(values: Array, centre: float) -> TwoSlopeNorm:
+    """A scale from 0 over `centre`, where the map changes its colour, to the maximum."""
+    return TwoSlopeNorm(centre, 0, max(float(values.max(initial=0)), 1.2 * centre))
+
+
+def colour_bar(made: Figure, shown: AxesImage, axes: NDArray[np.object_], label: str, clipped: bool = True) -> None:
+    """One colour bar beside all axes, with its unit; `clipped`: larger values have the last colour."""
+    extend = "max" if clipped else "neither"
+    if made.get_layout_engine() is None:  # made by panels()
+        boxes = [axis.get_position() for axis in axes.flat]
+        bottom, top = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
+        width, height = made.get_size_inches()
+        tall = max(min(top - bottom, 4 / height), 1.3 / height)
+        place = made.add_axes((max(box.x1 for box in boxes) + 0.2 / width, top - tall, 0.15 / width, tall))
+        bar = made.colorbar(shown, cax=place, extend=extend)
+    else:
+        bar = made.colorbar(shown, ax=list(axes.flat), extend=extend, fraction=0.04, aspect=28)
+    bar.set_label(label, fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    bar.locator = MaxNLocator(6)
+    bar.update_ticks()
+
+
+def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 as a light grey version of the same shape, for something coloured on top."""
+    grey = image.astype(np.float32).mean(-1, keepdims=True) * 0.6 + 95
+    return np.repeat(grey, 3, -1).clip(0, 255).astype(np.uint8)
+
+
+def layer_names(layers: Sequence[int]) -> list[str]:
+    """'block 1', ... of 0-based layers."""
+    return [f"block {layer + 1}" for layer in layers]
+
+
+def png_bytes(made: Figure) -> bytes:
+    """The figure as a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save(made: Figure, path: Path) -> Path:
+    """Write the figure as a PNG, folder included; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png_bytes(made))
+    return path
