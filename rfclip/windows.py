@@ -1,0 +1,75 @@
+"""Sliding windows: where they lie, and the mean of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+Box = tuple[int, int, int, int]
+
+
+def boxes(height: int, width: int, crop: int, stride: int) -> list[Box]:
+    """Windows that cover an image, row by row.
+
+    The last window of a row or column is moved back inside the image, so all have the same size; along a side
+    that is not longer than ``crop`` there is one window, of that side's length.
+
+    Args:
+        height: Of the image, pixels, >= 1.
+        width: Of the image, pixels, >= 1.
+        crop: Side of a window, pixels, >= 1.
+        stride: From one window to the next, pixels, 1..crop.
+
+    Returns:
+        Boxes (y0, x0, y1, x1), the ends exclusive.
+
+    Raises:
+        ValueError: A size below 1, or a stride that would leave pixels out.
+
+    Source: docs/METHOD.md section 6.
+    """
+    if min(height, width, crop, stride) < 1 or stride > crop:
+        raise ValueError(
+            f"an image of {height}x{width} cannot be cut into windows of {crop} every {stride} pixels; sizes are at "
+            "least 1 and the stride at most the window"
+        )
+    rows, columns = _intervals(height, crop, stride), _intervals(width, crop, stride)
+    return [(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
+
+
+def merge(pieces: Iterable[tuple[Box, Tensor]], height: int, width: int) -> Tensor:
+    """Put the windows together; where they overlap, their mean.
+
+    Args:
+        pieces: Boxes and their values (Q, y1 - y0, x1 - x0). They are taken one at a time, so a generator keeps
+            only one of them in memory. Not modified.
+        height: Of the whole, pixels.
+        width: Of the whole, pixels.
+
+    Returns:
+        Values (Q, height, width).
+
+    Raises:
+        ValueError: A piece that does not fit its box, or a pixel in no box.
+    """
+    total: Tensor | None = None
+    count = torch.zeros(height, width)
+    for (y0, x0, y1, x1), piece in pieces:
+        if piece.shape[1:] != (y1 - y0, x1 - x0):
+            raise ValueError(f"a window of shape {tuple(piece.shape)} does not fit the box {(y0, x0, y1, x1)}")
+        if total is None:
+            total = piece.new_zeros(len(piece), height, width)
+        total[:, y0:y1, x0:x1] += piece
+        count[y0:y1, x0:x1] += 1
+    if total is None or not count.all():
+        raise ValueError(f"the windows leave pixels of the {height}x{width} image uncovered")
+    return total.div_(count.to(total))
+
+
+def _intervals(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
+    """Start and end of the windows along one axis."""
+    starts = range(0, max(length - crop + stride - 1, 0) // stride * stride + 1, stride)
+    ends = [min(start + crop, length) for start in starts]
+    return [(max(end - crop, 0), end) for end in ends]
