@@ -1,5 +1,16 @@
-"""RF-CLIP: training-free open-vocabulary segmentation by target refocusing, a plugin for mmsegmentation."""
+"""RF-CLIP: training-free open-vocabulary segmentation by target refocusing, a plugin for mmsegmentation.
+
+Importing the package registers its models, methods, data sets and metric in mmseg's registries.
+"""
 
 from rfclip.compat import enable
 
 enable()
+
+from rfclip import datasets, evaluation, methods, preprocess, runtime  # noqa: E402, F401  (they register)
+from rfclip.api import OpenVocabSegmenter, Segmentation  # noqa: E402
+from rfclip.configs_path import config  # noqa: E402
+from rfclip.segmentor import RFCLIP, encode_dense  # noqa: E402
+from rfclip.version import __version__  # noqa: E402
+
+__all__ = ["RFCLIP", "OpenVocabSegmenter", "Segmentation", "__version__", "config", "encode_dense"]
