@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,7 +93,7 @@ class RFCLIP(BaseSegmentor):
         )
         settings.check_vocabulary(words, vocabulary)
         loaded = load_clip(**clip)
-        super().__init__(data_preprocessor=copy.deepcopy(data_preprocessor) or default_preprocessor(loaded))
+        super().__init__(data_preprocessor=MODELS.build(dict(data_preprocessor or default_preprocessor(loaded))))
         self.clip = loaded.model
         self.loaded = loaded
         self.precision = clip.get("precision", "fp32")

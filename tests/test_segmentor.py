@@ -226,6 +226,7 @@ def project_config(clip_files: dict[str, Any]) -> Config:
     )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Failed to add:UserWarning")  # mmengine's visualizer has no folder to save in
 def test_mmseg_apis(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     model = init_model(project_config(clip_files), device="cpu")
@@ -237,6 +238,8 @@ def test_mmseg_apis(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(inference_model(model, [image, image[:, :40]])) == 2
 
 
+@pytest.mark.filterwarnings("ignore:Failed to add:UserWarning")
+@pytest.mark.filterwarnings("ignore:Checkpoint is not loaded:UserWarning")  # mmseg knows no other way in
 def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     config = tmp_path / "project.py"
