@@ -21,7 +21,7 @@ from rfclip.segmentor import AUTOCAST, build_method, build_refiner
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
 from rfclip.vocabulary import Colour, Vocabulary
 
-Names = str | Path | Sequence[str | Sequence[str]]
+Names = str | Path | Sequence[str | Sequence[str]] | Vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,14 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) int64, index into `names`.
-        probs: (C, H, W) float32, probability of each class, that of its best name.
+        probs: (C, H, W) float32, probability of each class, that of its best name; None if they were not kept.
         names: C names, the first alias of each class.
         colours: C colours (r, g, b), 0..255.
         image: (H, W, 3) uint8 RGB, the picture itself.
     """
 
     labels: np.ndarray
-    probs: np.ndarray
+    probs: np.ndarray | None
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
     image: np.ndarray
@@ -57,9 +57,7 @@ class Segmentation:
             return painted
         colours = dict(zip(self.names, self.colours, strict=True))
         ranked = sorted(self.shares().items(), key=lambda entry: -entry[1])
-        return overlay.with_legend(
-            painted, [(name, colours[name], share) for name, share in ranked if share > 0]
-        )
+        return overlay.with_legend(painted, [(name, colours[name], share) for name, share in ranked if share > 0])
 
     def label_image(self) -> Image.Image:
         """The labels as a palette image; as 16-bit grey if there are more than 256 classes."""
@@ -69,24 +67,41 @@ class Segmentation:
         image.putpalette([value for colour in self.colours for value in colour])
         return image
 
-    def save(self, folder: str | Path, stem: str = "image") -> list[Path]:
+    def save(
+        self, folder: str | Path, stem: str = "image", probs: bool = False, facts: Mapping[str, Any] | None = None
+    ) -> list[Path]:
         """Write STEM_labels.png, STEM_overlay.png and STEM.json (names, colours, area shares) into a folder.
+
+        Args:
+            folder: Is made if it is not there.
+            stem: How the files' names begin.
+            probs: Also write STEM_probs.npz, the array `probs` (C, H, W) as float16.
+            facts: Further entries of the JSON.
 
         Returns:
             The paths that were written.
+
+        Raises:
+            ValueError: Probabilities are asked for that were not kept.
         """
+        if probs and self.probs is None:
+            raise ValueError("the probabilities were not kept: build the OpenVocabSegmenter with keep_probs=True")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
         self.label_image().save(paths[0])
         self.overlay(legend=True).save(paths[1])
-        facts = {
+        if probs:
+            paths.append(folder / f"{stem}_probs.npz")
+            np.savez_compressed(paths[-1], probs=np.asarray(self.probs, np.float16))
+        content = {
             "size": list(self.labels.shape),
             "names": self.names,
             "colours": self.colours,
             "shares": self.shares(),
+            **(facts or {}),
         }
-        paths[2].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        paths[2].write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return paths
 
 
@@ -107,6 +122,8 @@ class OpenVocabSegmenter:
         prob_thd: winning probabilities below it become `background_index`.
         background_index: index of the background in the names, if there is one.
         patch_fit: 'pad' or 'crop'.
+        keep_probs: False leaves the probabilities out, which take C x H x W numbers: 170 classes on a picture of
+            12 million pixels are 8 GB.
         precision: 'fp32', 'bf16' or 'fp16'.
         quick_gelu: overrides the activation that the weights call for.
         origin: 'openai' says that a file holds OpenAI's weights.
@@ -130,6 +147,7 @@ class OpenVocabSegmenter:
         prob_thd: float = 0.0,
         background_index: int | None = None,
         patch_fit: str = "pad",
+        keep_probs: bool = True,
         precision: str = "fp32",
         quick_gelu: bool | None = None,
         origin: str | None = None,
@@ -144,11 +162,13 @@ class OpenVocabSegmenter:
             prob_thd=prob_thd,
             background_index=background_index,
             patch_fit=patch_fit,
+            keep_probs=keep_probs,
         )
         self.short_side = short_side
         self.templates = load_templates(templates)
         self.precision = precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        weights = None if model == "tiny" or pretrained is None else str(pretrained)
         self.loaded = load_clip(
             model,
             None if model == "tiny" else pretrained,
@@ -166,14 +186,13 @@ class OpenVocabSegmenter:
     @overload
     def __call__(self, image: list[ImageSource], names: Names) -> list[Segmentation]: ...
 
-    def __call__(
-        self, image: ImageSource | list[ImageSource], names: Names
-    ) -> Segmentation | list[Segmentation]:
+    def __call__(self, image: ImageSource | list[ImageSource], names: Names) -> Segmentation | list[Segmentation]:
         """Segment a picture, or each of a list.
 
         Args:
             image: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of them.
-            names: a list whose entries are a name or a list of aliases; or a shipped vocabulary; or its file.
+            names: a list whose entries are a name or a list of aliases; or a shipped vocabulary; or its file; or a
+                Vocabulary.
 
         Returns:
             A Segmentation of the picture's own size, or a list of them.
@@ -185,6 +204,10 @@ class OpenVocabSegmenter:
         if isinstance(image, list):
             return [self._segment(one, vocabulary, queries) for one in image]
         return self._segment(image, vocabulary, queries)
+
+    def prepare(self, names: Names) -> Vocabulary:
+        """Embed names now, so that the next call with them does not; they are returned as a Vocabulary."""
+        return self._queries(names)[0]
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB to the normalised input (1, 3, h, w), resized, on the device."""
@@ -199,23 +222,20 @@ class OpenVocabSegmenter:
             return self.method(self.loaded.model.visual, images)
 
     @torch.no_grad()
-    def _segment(
-        self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries
-    ) -> Segmentation:
+    def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
         image = read_image(source)
         inputs = self.preprocess(image)
         patch = vit.patch_size(self.loaded.model.visual)
         maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch)
         size = (image.shape[0], image.shape[1])
         result = pipeline.label_image(maps[0], inputs[0], size, queries, self.settings)
-        if result.probs is None:
-            raise RuntimeError("the pipeline kept no probabilities")
-        labels, probs = result.labels.cpu().numpy(), result.probs.cpu().numpy()
+        labels = result.labels.cpu().numpy()
+        probs = None if result.probs is None else result.probs.cpu().numpy()
         return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image)
 
     def _queries(self, names: Names) -> tuple[Vocabulary, pipeline.Queries]:
         """The embedded vocabulary; the last one is kept, so that only new words cost a text pass."""
-        vocabulary = load_vocabulary(names)
+        vocabulary = names if isinstance(names, Vocabulary) else load_vocabulary(names)
         last = self._last
         if last is not None and last[0] == vocabulary:
             return last

@@ -95,7 +95,7 @@ def layout(size: tuple[int, int], count: int, rng: np.random.Generator) -> np.nd
     """
     height, width = size
     seeds = rng.uniform(0.08, 0.92, (count, 2)) * (height, width)
-    coarse = np.stack(np.mgrid[0 : height : height / 40, 0 : width : width / 40], -1).reshape(-1, 2)
+    coarse = np.stack([*np.mgrid[0 : height : height / 40, 0 : width : width / 40]], -1).reshape(-1, 2)
     for _ in range(6):
         owner = _nearest(coarse, seeds)
         seeds = np.stack(

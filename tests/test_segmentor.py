@@ -240,6 +240,7 @@ def test_mmseg_apis(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.filterwarnings("ignore:Failed to add:UserWarning")
 @pytest.mark.filterwarnings("ignore:Checkpoint is not loaded:UserWarning")  # mmseg knows no other way in
+@pytest.mark.filterwarnings("ignore:weights is None:UserWarning")
 def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     config = tmp_path / "project.py"
