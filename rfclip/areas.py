@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+class DataError(ValueError):
+    """An image or its labels cannot be used; the message is one sentence that names the file."""
+
+
 @dataclass(frozen=True)
 class ImageAreas:
     """Pixel counts of one image.
@@ -33,9 +37,7 @@ class ImageAreas:
     def to_line(self) -> str:
         """One line of JSON; classes without a pixel are left out."""
         areas = {str(index): row.tolist() for index, row in enumerate(self.classes) if row.any()}
-        return json.dumps(
-            {"image": self.image, "areas": areas, "ignored": self.ignored, "invalid": self.invalid}
-        )
+        return json.dumps({"image": self.image, "areas": areas, "ignored": self.ignored, "invalid": self.invalid})
 
     @classmethod
     def from_line(cls, line: str, num_classes: int) -> ImageAreas:
@@ -54,9 +56,7 @@ class ImageAreas:
             raise ValueError(f"no line of areas of {num_classes} classes: {line[:80]!r}") from error
 
 
-def count_areas(
-    image: str, prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255
-) -> ImageAreas:
+def count_areas(image: str, prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> ImageAreas:
     """Count an image's pixels per class.
 
     Args:
@@ -67,17 +67,15 @@ def count_areas(
         ignore_index: Label of the pixels that do not count.
 
     Raises:
-        ValueError: Prediction and label differ in size.
+        DataError: Prediction and label differ in size.
     """
     if prediction.shape != label.shape:
-        raise ValueError(
-            f"{image}: prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in size"
+        raise DataError(
+            f"{image} is {tuple(prediction.shape)} pixels, but its labels are {tuple(label.shape)} (height, width)"
         )
     counted = label != ignore_index
     predicted, labelled = prediction[counted].long(), label[counted].long()
-    columns = [
-        _histogram(values, num_classes) for values in (predicted[predicted == labelled], predicted, labelled)
-    ]
+    columns = [_histogram(values, num_classes) for values in (predicted[predicted == labelled], predicted, labelled)]
     valid = int(columns[2].sum())
     return ImageAreas(image, np.stack(columns, axis=1), int((~counted).sum()), int(counted.sum()) - valid)
 

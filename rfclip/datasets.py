@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
+
+from rfclip.areas import DataError
 
 _VOC = PascalVOCDataset.METAINFO
 _COCO_THINGS = COCOStuffDataset.METAINFO["classes"][:80]
@@ -74,10 +77,38 @@ class COCOObjectDataset(BaseSegDataset):
 
     METAINFO = dict(classes=("background", *_COCO_THINGS), palette=voc_palette(81))  # noqa: RUF012
 
-    def __init__(
-        self, img_suffix: str = ".jpg", seg_map_suffix: str = "_instanceTrainIds.png", **kwargs: Any
-    ) -> None:
+    def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = "_instanceTrainIds.png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+
+class CheckedPipeline:
+    """A data set's transforms, whose errors name the image.
+
+    Args:
+        pipeline: The transforms, from what the data set knows of an image to what the model gets.
+    """
+
+    def __init__(self, pipeline: Callable[[dict[str, Any]], Any]) -> None:
+        self.pipeline = pipeline
+
+    def __call__(self, info: dict[str, Any]) -> Any:
+        """Transform; ``info`` is the data set's own of one image.
+
+        Raises:
+            DataError: The image or its label map is missing or damaged.
+        """
+        files = " or its labels ".join(str(info[key]) for key in ("img_path", "seg_map_path") if key in info)
+        try:
+            return self.pipeline(info)
+        except (
+            OSError,
+            AssertionError,
+            SyntaxError,
+            ValueError,
+            cv2.error,
+        ) as error:  # as the decoders raise
+            reason = " ".join(str(error).split())
+            raise DataError(f"{files} cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def missing_data(dataset: Mapping[str, Any]) -> str | None:

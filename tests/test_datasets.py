@@ -11,7 +11,8 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 import rfclip  # noqa: F401
-from rfclip.datasets import COCOObjectDataset, PascalVOC20Dataset, missing_data, voc_palette
+from rfclip.areas import DataError
+from rfclip.datasets import CheckedPipeline, COCOObjectDataset, PascalVOC20Dataset, missing_data, voc_palette
 
 MASK = np.array([[0, 1, 20], [255, 5, 0]], np.uint8)
 
@@ -32,9 +33,7 @@ def labels_of(config: dict) -> np.ndarray:
 def test_voc20_drops_the_background(tmp_path: Path) -> None:
     write_pair(tmp_path, "masks", ".png")
     prefix = dict(img_path="images", seg_map_path="masks")
-    labels = labels_of(
-        dict(type="PascalVOC20Dataset", data_root=str(tmp_path), data_prefix=prefix, ann_file="val.txt")
-    )
+    labels = labels_of(dict(type="PascalVOC20Dataset", data_root=str(tmp_path), data_prefix=prefix, ann_file="val.txt"))
     assert labels.tolist() == [[255, 0, 19], [255, 4, 255]]
 
 
@@ -43,6 +42,23 @@ def test_coco_object_keeps_the_labels_and_finds_its_suffix(tmp_path: Path) -> No
     prefix = dict(img_path="images", seg_map_path="annotations")
     labels = labels_of(dict(type="COCOObjectDataset", data_root=str(tmp_path), data_prefix=prefix))
     assert labels.tolist() == MASK.tolist()
+
+
+@pytest.mark.parametrize("fault", ["image", "labels", "vanished"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, fault: str) -> None:
+    write_pair(tmp_path, "masks", ".png")
+    path = tmp_path / ("masks/a.png" if fault == "labels" else "images/a.jpg")
+    content = path.read_bytes()
+    path.unlink()
+    if fault != "vanished":
+        path.write_bytes(content[:40])
+    prefix = dict(img_path="images", seg_map_path="masks")
+    steps = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]
+    config = dict(type="PascalVOC20Dataset", data_root=str(tmp_path), data_prefix=prefix, ann_file="val.txt")
+    dataset = DATASETS.build(dict(config, pipeline=steps, test_mode=True, _scope_="mmseg"))
+    dataset.pipeline = CheckedPipeline(dataset.pipeline)
+    with pytest.raises(DataError, match=r"images/a.jpg or its labels .*masks/a.png cannot be read \("):
+        dataset[0]
 
 
 def test_names_and_colours_follow_the_data_sets() -> None:

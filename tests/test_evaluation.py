@@ -13,7 +13,7 @@ from mmseg.registry import METRICS
 from PIL import Image
 
 from rfclip import evaluation
-from rfclip.areas import AreaLog, ImageAreas, count_areas, image_name
+from rfclip.areas import AreaLog, DataError, ImageAreas, count_areas, image_name
 from rfclip.evaluation import ExactIoUMetric, UnfinishedSampler, class_table, score
 
 CLASSES = 5
@@ -24,9 +24,7 @@ def random_pair(seed: int, size: tuple[int, int] = (11, 17)) -> tuple[torch.Tens
     rng = np.random.default_rng(seed)
     prediction = torch.from_numpy(rng.integers(0, 4, size))
     label = torch.from_numpy(rng.choice([0, 1, 2, 255], size))
-    return prediction, torch.where(
-        torch.from_numpy(rng.random(size) < 0.5) & (label != 255), prediction % 3, label
-    )
+    return prediction, torch.where(torch.from_numpy(rng.random(size) < 0.5) & (label != 255), prediction % 3, label)
 
 
 def as_samples(pairs: list[tuple[torch.Tensor, torch.Tensor]], **extra: object) -> list[dict]:
@@ -83,7 +81,7 @@ def test_areas_equal_a_loop_over_pixels() -> None:
 
 
 def test_areas_of_other_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"x: prediction \(2, 3\) and label \(3, 2\) differ in size"):
+    with pytest.raises(DataError, match=r"x is \(2, 3\) pixels, but its labels are \(3, 2\)"):
         count_areas("x", torch.zeros(2, 3), torch.zeros(3, 2), CLASSES)
 
 
@@ -121,9 +119,7 @@ def test_line_and_back() -> None:
     assert "4" not in json.loads(areas.to_line())["areas"]
 
 
-@pytest.mark.parametrize(
-    "line", ["", "{", "[1]", '{"image": "x"}', '{"image": "x", "areas": {"9": [1, 1, 1]}}']
-)
+@pytest.mark.parametrize("line", ["", "{", "[1]", '{"image": "x"}', '{"image": "x", "areas": {"9": [1, 1, 1]}}'])
 def test_a_line_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="no line of areas of 5 classes"):
         ImageAreas.from_line(line, CLASSES)
@@ -143,9 +139,7 @@ def test_log_survives_a_torn_line_and_counts_an_image_once(tmp_path: Path) -> No
     assert first.read(CLASSES) == {}
 
 
-def test_sampler_takes_what_has_no_line_and_deals_it_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sampler_takes_what_has_no_line_and_deals_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = AreaLog(tmp_path)
     for index in (0, 3):
         log.append(count_areas(f"images/{index}.jpg", *random_pair(index), CLASSES))

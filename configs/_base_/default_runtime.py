@@ -21,7 +21,6 @@ visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBa
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=100),  # images between two lines of the log
-    visualization=dict(type="SegVisualizationHook", interval=1),
     checkpoint=None,
     param_scheduler=None,
     sampler_seed=None,

@@ -1,0 +1,206 @@
+"""What a number hangs on, gathered beside it: config, names, weights, code, data, versions, machine, time.
+
+No host names and no absolute paths: of a path outside the working folder only the last part is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+
+from rfclip.areas import image_name
+from rfclip.configs_path import config_root
+from rfclip.text import load_templates, load_vocabulary
+from rfclip.tiny_clip import TINY_FOLDER
+from rfclip.version import __version__
+from rfclip.vocabulary import shipped_vocabularies
+from rfclip.weights import hash_file
+
+PACKAGES = (
+    "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
+    "open_clip_torch",
+)  # fmt: skip
+_DECIDING = ("config", "vocabulary", "templates", "weights", "code", "data")
+
+
+def decisive_facts(cfg: Config, dataset: BaseDataset, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything known before a run that its numbers depend on, and their hash under ``identity``.
+
+    Args:
+        cfg: The full config, all options merged in.
+        dataset: The data set of its test dataloader.
+        overrides: The command line's options that changed the config, to be shown.
+    """
+    model = cfg.model
+    facts = {
+        "config_file": Path(cfg.filename).name if cfg.filename else None,
+        "overrides": without_paths(dict(overrides)),
+        "config": without_paths({"model": model.to_dict(), "pipeline": list(cfg.test_pipeline)}),
+        "vocabulary": _vocabulary_facts(model.vocabulary),
+        "templates": _templates_facts(model.get("templates", "imagenet80")),
+        "weights": _weights_facts(model.clip),
+        "profile": profile_name(model.get("method", {})),
+        "layers": model.get("method", {}).get("layers"),
+        "pamr": model.get("refiner") is not None,
+        "prob_thd": model.get("prob_thd", 0.0),
+        "resize": [list(step.scale) for step in cfg.test_pipeline if step.type == "Resize"],
+        "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
+        "precision": model.clip.get("precision", "fp32"),
+        "code": {"version": __version__, "sha256": code_hash(), "git": git_commit()},
+        "data": data_facts(dataset),
+    }
+    return {**facts, "identity": identity(facts)}
+
+
+def identity(facts: Mapping[str, Any]) -> str:
+    """The hash of what decides a number. Of the code its hash counts, not the commit shown beside it."""
+    deciding = {key: facts[key] for key in _DECIDING}
+    deciding["code"] = facts["code"]["sha256"]
+    return _sha256(json.dumps(deciding, sort_keys=True, default=str))
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions and machine, which should not change a number and are recorded in case they do."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {
+        "versions": {"python": platform.python_version(), "rfclip": __version__, **_versions()},
+        "machine": {
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "memory_gib": round(memory / 2**30, 1) if memory else None,
+            "gpus": gpus,
+        },
+    }
+
+
+def profile_name(method: Mapping[str, Any]) -> str:
+    """The profile that a method dict is, e.g. 'paper'; with what differs from it, if something does."""
+    method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
+    for path in sorted((config_root() / "_base_" / "profiles").glob("*.py")):
+        profile = Config.fromfile(path).model.method.to_dict()
+        if profile["type"] == method["type"]:
+            changed = [f"{k}={v}" for k, v in method.items() if k not in profile or profile[k] != v]
+            return f"{path.stem} ({', '.join(changed)})" if changed else path.stem
+    return str(method["type"])
+
+
+def data_facts(dataset: BaseDataset) -> dict[str, Any]:
+    """Number of images, and a fingerprint: the names, and the sizes in bytes, of all images and masks."""
+    lines = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        paths = [Path(info[key]) for key in ("img_path", "seg_map_path") if key in info]
+        lines += [f"{image_name(path, dataset.data_root)} {_size(path)}" for path in paths]
+    return {"images": len(dataset), "sha256": _sha256("\n".join(sorted(lines)))}
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """Hash of the package's source and small data files, whether or not they are committed."""
+    package = Path(__file__).parent
+    paths = sorted(path for suffix in ("py", "json", "txt") for path in package.rglob(f"*.{suffix}"))
+    inside = (path for path in paths if "_configs" not in path.relative_to(package).parts)
+    return _sha256("\n".join(f"{path.relative_to(package).as_posix()} {hash_file(path)}" for path in inside))
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """The commit of the checkout that the package runs from, with '+' if files differ; None outside git."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def without_paths(value: Any) -> Any:
+    """A plain copy of nested dicts and lists in which absolute paths are cut to their last part."""
+    if isinstance(value, Mapping):
+        return {str(key): without_paths(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(entry) for entry in value]
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).expanduser().is_absolute()):
+        return Path(value).name
+    return value
+
+
+def _vocabulary_facts(spec: Any) -> dict[str, Any]:
+    vocabulary = load_vocabulary(spec)
+    return {
+        "name": _name(spec, shipped_vocabularies()),
+        "sha256": _sha256(json.dumps(vocabulary.names)),
+        "classes": len(vocabulary.names),
+        "queries": len(vocabulary.queries),
+    }
+
+
+def _templates_facts(spec: Any) -> dict[str, Any]:
+    templates = load_templates(spec)
+    name = str(spec) if isinstance(spec, str) else "list"
+    return {"name": without_paths(name), "sha256": _sha256(json.dumps(templates)), "count": len(templates)}
+
+
+def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
+    pretrained = clip.get("pretrained")
+    path = (
+        TINY_FOLDER / "tiny_clip.safetensors"
+        if clip["model"] == "tiny"
+        else Path(str(pretrained)).expanduser()
+    )
+    return {
+        "model": without_paths(clip["model"]),
+        "pretrained": without_paths(pretrained),
+        "file_sha256": _file_hash(path, path.stat().st_mtime_ns) if path.is_file() else None,
+    }
+
+
+@lru_cache
+def _file_hash(path: Path, _modified: int) -> str:
+    return hash_file(path)
+
+
+def _name(spec: Any, shipped: Sequence[str]) -> str:
+    if not isinstance(spec, (str, Path)):
+        return "list"
+    return str(spec) if str(spec) in shipped else Path(spec).name
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

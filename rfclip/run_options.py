@@ -1,0 +1,131 @@
+"""What a benchmark run is told, and the config that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from rfclip.configs_path import config_root
+from rfclip.datasets import missing_data
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run may be told on the command line.
+
+    Attributes:
+        config: A config file.
+        checkpoint: What ``clip.pretrained`` takes, or None to keep the config's.
+        model: What ``clip.model`` takes, or None to keep the config's.
+        profile: 'paper', 'release' or a method, by the name of its file in configs/_base_/profiles or of its
+            class; None keeps the config's method.
+        pamr: Refine with PAMR.
+        data_root: Replaces the leading 'data' of the config's data root.
+        work_dir: Results go to a folder in it named after the benchmark.
+        out: Folder for the predicted label maps.
+        show_dir: Folder for painted images.
+        cfg_options: Config entries to replace at the very end, by dotted key.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        resume: Keep what an interrupted run of the same settings, weights, code and data has finished.
+    """
+
+    config: Path
+    checkpoint: str | None = None
+    model: str | None = None
+    profile: str | None = None
+    pamr: bool = False
+    data_root: str | None = None
+    work_dir: Path = Path("work_dirs")
+    out: str | None = None
+    show_dir: str | None = None
+    cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    launcher: str = "none"
+    resume: bool = False
+
+    def overrides(self) -> dict[str, Any]:
+        """The options that change the config's numbers, as given."""
+        given = {
+            "checkpoint": self.checkpoint,
+            "model": self.model,
+            "profile": self.profile,
+            **self.cfg_options,
+        }
+        return {key: value for key, value in given.items() if value is not None} | {"pamr": self.pamr}
+
+
+def build_config(options: Options) -> Config:
+    """Read the config and merge the options in.
+
+    Raises:
+        FileNotFoundError: No such config.
+        ValueError: An unknown profile, or a data root that cannot be moved.
+    """
+    if not Path(options.config).is_file():
+        raise FileNotFoundError(
+            f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}"
+        )
+    cfg = Config.fromfile(options.config)
+    if options.profile is not None:
+        cfg.merge_from_dict(Config.fromfile(profile_file(options.profile)).to_dict())
+    if options.pamr:
+        cfg.merge_from_dict(Config.fromfile(config_root() / "_base_/refiners/pamr.py").to_dict())
+    if options.model is not None:
+        cfg.model.clip.model = options.model
+        if options.model == "tiny":
+            cfg.model.clip.pretrained = None
+    if options.checkpoint is not None:
+        cfg.model.clip.pretrained = options.checkpoint
+    if options.data_root is not None:
+        _move_data(cfg, options.data_root)
+    cfg.merge_from_dict(dict(options.cfg_options))
+    return cfg
+
+
+def profile_file(name: str) -> Path:
+    """The profile's config file; case, '-' and '_' do not matter, so 'MeanKK' is 'mean_kk'.
+
+    Raises:
+        ValueError: No such profile.
+    """
+    files = {path.stem: path for path in sorted((config_root() / "_base_/profiles").glob("*.py"))}
+    for stem, path in files.items():
+        if stem.replace("_", "") == name.lower().replace("_", "").replace("-", ""):
+            return path
+    raise ValueError(f"no profile '{name}'; there are {', '.join(files)}")
+
+
+def benchmark_name(cfg: Config) -> str:
+    """The benchmark a config is for: its ``benchmark`` entry, or the name of its file."""
+    return str(cfg.get("benchmark") or Path(cfg.filename).stem)
+
+
+def _move_data(cfg: Config, data_root: str) -> None:
+    dataset = cfg.test_dataloader.dataset
+    old = Path(dataset.data_root)
+    if old.parts[:1] != ("data",):
+        raise ValueError(f"--data-root replaces a leading 'data', but the config's data root is {old}")
+    dataset.data_root = str(Path(data_root, *old.parts[1:]))
+
+
+def list_dataset(cfg: Config) -> BaseDataset:
+    """The test data set without its pipeline: names and METAINFO.
+
+    Raises:
+        FileNotFoundError: Folders or lists are missing, or hold no image.
+        ValueError: The vocabulary has another number of classes than the data set.
+    """
+    missing = missing_data(cfg.test_dataloader.dataset)
+    if missing is not None:
+        raise FileNotFoundError(missing)
+    init_default_scope("mmseg")
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": [], "test_mode": True})
+    if len(dataset) == 0:
+        raise FileNotFoundError(f"no images in {dataset.data_root}: see datasets/README.md")
+    return dataset

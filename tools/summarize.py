@@ -1,0 +1,29 @@
+"""Rebuild the table of a work dir from its results: python tools/summarize.py WORK_DIR [--mixed]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import _checkout  # noqa: F401
+
+from rfclip.summary import MixedProtocolsError, as_text, read_results, table, write
+
+
+def main() -> None:
+    """Print the table and write summary.json, summary.csv and summary.md beside the results."""
+    parser = argparse.ArgumentParser(description="One table of all <benchmark>/results.json in a work dir.")
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("--mixed", action="store_true", help="allow several protocols, marked row by row")
+    arguments = parser.parse_args()
+    try:
+        rows = table(read_results(arguments.work_dir), arguments.mixed)
+        write(arguments.work_dir, rows)
+    except (OSError, MixedProtocolsError) as error:
+        sys.exit(f"error: {error}")
+    print(as_text(rows))
+
+
+if __name__ == "__main__":
+    main()
