@@ -193,7 +193,9 @@ def similarity_maps(similarity: Array, names: Sequence[str], image: NDArray[np.u
         image: (H, W, 3) uint8, the picture.
     """
     grid = (similarity.shape[1], similarity.shape[2])
-    made, axes, cells = _layer_cells(len(names), 1, grid, "Similarity of each patch with each class (with its best name)", lead=True)
+    made, axes, cells = _layer_cells(
+        len(names), 1, grid, "Similarity of each patch with each class (with its best name)", lead=True
+    )
     _show_image(axes[0, 0], image, grid, "the picture")
     norm = Normalize(float(similarity.min()), float(similarity.max()))
     for cell, values, name in zip(cells[0], similarity, names, strict=True):

@@ -144,6 +144,10 @@ class Recorder:
         except KeyError:
             raise KeyError(self._missing(name, layer)) from None
 
+    def get(self, name: str, layer: int | None = None) -> Tensor | None:
+        """What was kept of a name and layer, or None."""
+        return self._values.get((name, layer))
+
     def __contains__(self, key: Key | str) -> bool:
         return ((key, None) if isinstance(key, str) else key) in self._values
 

@@ -1,0 +1,277 @@
+"""One pass of a dense method over one picture, with everything that the figures show of it, as arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rfclip import pipeline
+from rfclip import vit as V
+from rfclip.api import Names, OpenVocabSegmenter
+from rfclip.calibrate import resolve_distraction_dims
+from rfclip.checks import check_indices
+from rfclip.explain.recorder import Recorder
+from rfclip.images import ImageSource, read_image, resize_short_side
+from rfclip.methods.base import DenseOutput
+from rfclip.refocus import distraction_scores
+from rfclip.segmentor import AUTOCAST, build_method
+from rfclip.text import load_vocabulary, text_embeddings
+from rfclip.vocabulary import Vocabulary
+
+MOST_PATCHES = 800  # larger grids are not legible, and their attention matrices make pages of many megabytes
+MOST_LAYERS = 12
+_TAU = 5.0  # for methods that have no threshold of their own: the paper's
+_NAMES = ("residual", "distractors", "defocus", "attn_qk", "attn_refocused", "attn_dense", "attn_dense_refocused")
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a method did with a picture. L shown layers, N = h*w patches in raster order, C classes.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, the picture.
+        seen: (h*P, w*P, 3) uint8 RGB, what the grid covers of the resized picture.
+        grid: (h, w).
+        layers: the L 0-based layers.
+        before: (L, N, N) float32 attention between patches, mean over heads, as the block computes it; in the last
+            layer the attention behind the dense output. Rows are queries; the class token takes the rest.
+        after: (L, N, N) the same after redistribution, or None where the method does not redistribute attention.
+        ratio: (L + 1, N) distraction phi over its threshold tau / d, where each shown layer begins; the last row is
+            the end of the last block.
+        distractors: (L, N) the distractors as the layer begins.
+        defocus: (L, N) the defocused patches, or None where the method has none.
+        similarity: (C, h, w) cosine of each patch with the best name of each class.
+        without: (H, W) labels of the baseline.
+        labels: (H, W) labels of the method.
+        names: C class names.
+        colours: C colours (r, g, b), 0..255.
+        methods: names of the baseline and the method.
+        point: (row, column) of the patch that was asked for.
+    """
+
+    image: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
+    grid: tuple[int, int]
+    layers: tuple[int, ...]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32] | None
+    ratio: NDArray[np.float32]
+    distractors: NDArray[np.bool_]
+    defocus: NDArray[np.bool_] | None
+    similarity: NDArray[np.float32]
+    without: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    methods: tuple[str, str]
+    point: tuple[int, int]
+
+    def received(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Attention that each patch receives, mean over the patch queries: (L, N) before and after."""
+        return self.before.mean(1), None if self.after is None else self.after.mean(1)
+
+    def on_distractors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Share of a patch's attention that lies on distractors, mean over the patches: (L,) before and after."""
+        after = self.before if self.after is None else self.after
+        before, after = ((m * self.distractors[:, None]).sum(-1).mean(-1) for m in (self.before, after))
+        return before, after
+
+
+def examine(
+    segmenter: OpenVocabSegmenter,
+    image: ImageSource,
+    classes: Names,
+    point: tuple[float, float] | None = None,
+    layers: Sequence[int] | None = None,
+    baseline: Mapping[str, Any] | None = None,
+) -> Explanation:
+    """Run a segmenter's method over a picture as a whole, without windows, and keep what the figures show.
+
+    Args:
+        segmenter: model, method and settings; its windows are not used.
+        image: a path, a PIL image or an (H, W, 3) uint8 RGB array.
+        classes: class names, a list of aliases per class, a shipped vocabulary, its file, or a Vocabulary.
+        point: (x, y) in pixels of the picture; None: its middle.
+        layers: 0-based layers to show; None: all, or MOST_LAYERS evenly spread.
+        baseline: method block of the labels to compare with; None: MeanKK, the method without its three steps.
+
+    Raises:
+        ValueError: the point lies outside the picture, or a layer does not exist.
+    """
+    picture = read_image(image)
+    vit = segmenter.loaded.model.visual
+    shown = _shown_layers(layers, V.num_layers(vit))
+    view = _view(segmenter, picture)
+    patch = locate_point(point, picture.shape[:2], view)
+    vocabulary, queries = _queries(segmenter, classes)
+    settings = dataclasses.replace(segmenter.settings, windows=pipeline.Windows("whole"), keep_probs=False)
+    reference = build_method(baseline or {"type": "MeanKK"}, segmenter.loaded)
+    recorder = _recorder(segmenter, shown)
+
+    outputs = [run(segmenter, reference, view.fitted), run(segmenter, segmenter.method, view.fitted, recorder)]
+    size = (picture.shape[0], picture.shape[1])
+    without, labels = (_labels(dense, view, size, queries, settings, V.patch_size(vit)) for dense in outputs)
+    return Explanation(
+        image=picture,
+        seen=view.seen,
+        grid=view.grid,
+        layers=shown,
+        **_arrays(recorder, shown, V.num_layers(vit)),
+        similarity=_class_similarity(outputs[1], queries),
+        without=without,
+        labels=labels,
+        names=vocabulary.classes,
+        colours=vocabulary.colours,
+        methods=(type(reference).__name__, type(segmenter.method).__name__),
+        point=patch,
+    )
+
+
+@torch.no_grad()
+def run(segmenter: OpenVocabSegmenter, method: Any, inputs: Tensor, record: Recorder | None = None) -> DenseOutput:
+    """Run a method on normalised images (B, 3, H, W), padded to whole patches, in the segmenter's precision."""
+    dtype = AUTOCAST[segmenter.precision]
+    with torch.autocast(segmenter.device.type, dtype=dtype, enabled=dtype is not None):
+        return method(segmenter.loaded.model.visual, inputs, record=record)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the network is given of a picture.
+
+    Attributes:
+        inputs: (1, 3, H, W) the resized picture, normalised.
+        fitted: the same in whole patches, as the segmenter's patch_fit says.
+        seen: (h*P, w*P, 3) uint8 RGB, what the patches cover.
+        grid: (h, w).
+    """
+
+    inputs: Tensor
+    fitted: Tensor
+    seen: NDArray[np.uint8]
+    grid: tuple[int, int]
+
+
+def locate_point(point: tuple[float, float] | None, size: tuple[int, ...], view: View) -> tuple[int, int]:
+    """Find the patch (row, column) under a point of the picture.
+
+    Args:
+        point: (x, y) in pixels of the picture, from (0, 0) at the top left; None: the middle.
+        size: (H, W) of the picture.
+        view: what the network is given.
+
+    Raises:
+        ValueError: the point is not in the picture.
+    """
+    x, y = (size[1] / 2, size[0] / 2) if point is None else point
+    if not (0 <= x < size[1] and 0 <= y < size[0]):
+        raise ValueError(f"point {x:g},{y:g} is not in the picture: x is in 0..{size[1] - 1}, y in 0..{size[0] - 1}")
+    height, width = view.inputs.shape[-2:]
+    row = int(y / size[0] * height * view.grid[0] / view.seen.shape[0])
+    column = int(x / size[1] * width * view.grid[1] / view.seen.shape[1])
+    return min(row, view.grid[0] - 1), min(column, view.grid[1] - 1)
+
+
+def _shown_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    if layers is None:
+        shown = min(count, MOST_LAYERS)
+        return tuple(round(index * (count - 1) / max(shown - 1, 1)) for index in range(shown))
+    chosen = tuple(sorted(set(check_indices("layers", layers))))
+    if not chosen or chosen[-1] >= count:
+        raise ValueError(f"layers {list(layers)} are not all among the layers 0..{count - 1} of this model")
+    return chosen
+
+
+def _view(segmenter: OpenVocabSegmenter, picture: NDArray[np.uint8]) -> View:
+    """Resize to the segmenter's short side, or to less if the patches would be too many; normalise; fit."""
+    side = V.patch_size(segmenter.loaded.model.visual)
+    resized = resize_short_side(picture, segmenter.short_side)
+    patches = resized.shape[0] * resized.shape[1] / side**2
+    if patches > MOST_PATCHES:
+        short = max(side, int(min(resized.shape[:2]) * (MOST_PATCHES / patches) ** 0.5))
+        print_log(f"Explained at a short side of {short} pixels: {patches:.0f} patches are too many.", "current")
+        resized = resize_short_side(picture, short)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (segmenter.loaded.mean, segmenter.loaded.std))
+    normalised = (torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).float() - mean) / std
+    pads = segmenter.settings.patch_fit == "pad"
+    bottom, right = (-length % side if pads or length < side else 0 for length in resized.shape[:2])
+    seen = np.pad(resized, ((0, bottom), (0, right), (0, 0)), mode="edge")
+    grid = (seen.shape[0] // side, seen.shape[1] // side)
+    inputs = normalised[None].to(segmenter.device)
+    fitted = F.pad(inputs, (0, right, 0, bottom), mode="replicate")
+    return View(inputs, fitted, seen[: grid[0] * side, : grid[1] * side], grid)
+
+
+def _queries(segmenter: OpenVocabSegmenter, classes: Names) -> tuple[Vocabulary, pipeline.Queries]:
+    vocabulary = classes if isinstance(classes, Vocabulary) else load_vocabulary(classes)
+    segmenter.settings.check_vocabulary(vocabulary, classes)
+    text = text_embeddings(segmenter.loaded, vocabulary.queries, segmenter.templates).to(segmenter.device)
+    return vocabulary, pipeline.Queries.of(text, vocabulary, segmenter.settings)
+
+
+def _recorder(segmenter: OpenVocabSegmenter, shown: tuple[int, ...]) -> Recorder:
+    """A recorder of the first image's attention between patches, and of phi over tau / d in place of the stream."""
+    vit = segmenter.loaded.model.visual
+    dims = getattr(segmenter.method, "distraction_dims", None)
+    if dims is None:
+        dims = resolve_distraction_dims(segmenter.loaded)
+    threshold = max(getattr(segmenter.method, "tau", _TAU), 1e-6) / V.width(vit)
+    reduce = dict.fromkeys(("attn_qk", "attn_refocused"), lambda attention: attention[1:, 1:])
+    reduce["residual"] = lambda stream: distraction_scores(stream[1:].float(), dims) / threshold
+    return Recorder(_NAMES, layers=[*shown, V.num_layers(vit)], heads="mean", image=0, reduce=reduce)
+
+
+def _arrays(recorder: Recorder, shown: tuple[int, ...], count: int) -> dict[str, Any]:
+    """Put what was recorded into the arrays of an Explanation."""
+    pairs = [_attention(recorder, layer, layer == count - 1) for layer in shown]
+    after = [given if moved is None else moved for given, moved in pairs]
+    has_after = any(moved is not None for _, moved in pairs)
+    ratio = torch.stack([recorder["residual", layer] for layer in (*shown, count)])
+    given = all(("distractors", layer) in recorder for layer in shown)
+    distractors = torch.stack([recorder["distractors", layer] for layer in shown]) if given else ratio[:-1] > 1
+    cuts = [recorder["defocus", layer] for layer in shown if ("defocus", layer) in recorder]
+    return {
+        "before": torch.stack([given for given, _ in pairs]).float().numpy(),
+        "after": torch.stack(after).float().numpy() if has_after else None,
+        "ratio": ratio.numpy(),
+        "distractors": distractors.numpy(),
+        "defocus": torch.stack(cuts).numpy() if len(cuts) == len(shown) else None,
+    }
+
+
+def _attention(recorder: Recorder, layer: int, last: bool) -> tuple[Tensor, Tensor | None]:
+    """Attention between patches (N, N) in a layer, and the same redistributed, if it was."""
+    if last and "attn_dense" in recorder:
+        patches = recorder["attn_qk", layer].shape[0]
+        return recorder["attn_dense"][-patches:, -patches:], recorder.get("attn_dense_refocused")
+    return recorder["attn_qk", layer], recorder.get("attn_refocused", layer)
+
+
+def _labels(
+    dense: DenseOutput,
+    view: View,
+    size: tuple[int, int],
+    queries: pipeline.Queries,
+    settings: pipeline.Settings,
+    patch: int,
+) -> NDArray[np.int64]:
+    """Labels (H, W) that the segmenter's own steps make of an output."""
+    maps = pipeline.cosine_maps(lambda _: dense, view.inputs, queries, settings, patch)
+    return pipeline.label_image(maps[0], view.inputs[0], size, queries, settings).labels.cpu().numpy()
+
+
+def _class_similarity(dense: DenseOutput, queries: pipeline.Queries) -> NDArray[np.float32]:
+    """Cosines (C, h, w) with the best name of each class."""
+    cosines = F.normalize(dense.patches[0].float(), dim=-1) @ queries.text.T  # (N, Q)
+    index = torch.tensor(queries.query_class, device=cosines.device).expand_as(cosines)
+    best = cosines.new_full((len(cosines), queries.num_classes), -2).scatter_reduce(1, index, cosines, "amax")
+    return best.T.unflatten(1, dense.grid).cpu().numpy()

@@ -1,0 +1,94 @@
+"""Explain a picture: figures as PNGs and one HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rfclip.api import Names, OpenVocabSegmenter
+from rfclip.explain.explanation import Explanation, examine
+from rfclip.explain.figures import choose, draw, save_all
+from rfclip.explain.page import build_page
+from rfclip.images import ImageSource
+from rfclip.version import __version__
+
+
+def explain(
+    image: ImageSource,
+    classes: Names,
+    out: str | Path | None = None,
+    *,
+    segmenter: OpenVocabSegmenter | None = None,
+    model: str = "ViT-B-16",
+    pretrained: str | Path | None = "openai",
+    method: Mapping[str, Any] | None = None,
+    baseline: Mapping[str, Any] | None = None,
+    point: tuple[float, float] | None = None,
+    layers: Sequence[int] | None = None,
+    plots: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Explanation:
+    """Show what a method does with a picture.
+
+    Args:
+        image: a path, a PIL image or an (H, W, 3) uint8 RGB array.
+        classes: class names, a list of aliases per class, a shipped vocabulary, its file, or a Vocabulary.
+        out: folder for NAME.html and a NAME_PLOT.png per plot; None: nothing is drawn or written.
+        segmenter: the model to explain, with its settings; None: one of `model`, `pretrained` and `method`.
+        model, pretrained, method: as OpenVocabSegmenter takes them; not used with a `segmenter`.
+        baseline: method block of the labels to compare with; None: MeanKK.
+        point: (x, y) in pixels of the picture, whose patch the attention plot shows; None: the middle.
+        layers: 0-based layers to show; None: all, twelve at most.
+        plots: names of plots, see rfclip.explain.figures.PLOTS; None: all that the method has.
+        name: beginning of the file names; None: that of the picture's file, or 'image'.
+
+    Returns:
+        The arrays that the figures show.
+
+    Raises:
+        ValueError: no such plot or layer, or the point is not in the picture.
+        FileNotFoundError: no such picture.
+    """
+    choose(plots)
+    segmenter = segmenter or OpenVocabSegmenter(model, pretrained, method=method)
+    explanation = examine(segmenter, image, classes, point, layers, baseline)
+    if out is not None:
+        stem = name or (Path(image).stem if isinstance(image, (str, Path)) else "image")
+        write(explanation, Path(out), stem, facts_of(segmenter, explanation), plots)
+    return explanation
+
+
+def write(
+    explanation: Explanation,
+    folder: Path,
+    stem: str,
+    facts: Mapping[str, str],
+    plots: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write STEM.html and STEM_PLOT.png for each plot into a folder; returns the paths, the page first."""
+    pictures = save_all(draw(explanation, plots))
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"{stem}.html"
+    page.write_text(
+        build_page(explanation, pictures, f"What {explanation.methods[1]} does with {stem}", facts), encoding="utf-8"
+    )
+    paths = [page]
+    for plot, png in pictures.items():
+        paths.append(folder / f"{stem}_{plot}.png")
+        paths[-1].write_bytes(png)
+    return paths
+
+
+def facts_of(segmenter: OpenVocabSegmenter, explanation: Explanation) -> dict[str, str]:
+    """What the page says about how it was made."""
+    settings = ", ".join(f"{key} = {value}" for key, value in dataclasses.asdict(segmenter.method).items())
+    loaded, (height, width) = segmenter.loaded, explanation.image.shape[:2]
+    return {
+        "Model": f"{loaded.architecture}, weights of origin {loaded.origin or 'unknown'} ({loaded.weights_hash[:12]})",
+        "Method": f"{explanation.methods[1]} ({settings})" if settings else explanation.methods[1],
+        "Compared with": explanation.methods[0],
+        "Picture": f"{width} x {height} pixels, seen as {explanation.grid[1]} x {explanation.grid[0]} patches",
+        "Made by": f"rfclip {__version__}",
+    }
