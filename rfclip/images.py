@@ -32,15 +32,19 @@ def read_image(source: ImageSource) -> np.ndarray:
     if isinstance(source, Image.Image):
         return _as_rgb(source)
     if not isinstance(source, (str, Path)):
-        raise TypeError(
-            f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}"
-        )
+        raise TypeError(f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}")
     if not Path(source).is_file():
         raise FileNotFoundError(f"no image file {str(source)!r}")
     try:
         with Image.open(source) as image:
             return _as_rgb(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(
+            f"{str(source)!r} claims to have more than {most // 10**6} million pixels, and such files "
+            "can be made to fill the memory, so Pillow reads none: make a smaller copy"
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{str(source)!r} cannot be read as an image: {error}") from error
 
 
@@ -63,9 +67,7 @@ def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(
-            f"an image array must be (H, W, 3) uint8 RGB and not empty, got {array.shape} {array.dtype}"
-        )
+        raise ValueError(f"an image array must be (H, W, 3) uint8 RGB and not empty, got {array.shape} {array.dtype}")
     return array
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from rfclip import OpenVocabSegmenter
+from rfclip.vocabulary import load_vocabulary
 
 SETTINGS: dict[str, Any] = {
     "device": "cpu",
@@ -83,3 +84,33 @@ def test_bad_input_says_what_is_wrong(segmenter: OpenVocabSegmenter) -> None:
         segmenter(picture(), [])
     with pytest.raises(ValueError, match="short_side"):
         OpenVocabSegmenter(model="tiny", short_side=0)
+
+
+def test_without_probabilities_the_labels_are_the_same(
+    segmenter: OpenVocabSegmenter, clip_files: dict[str, str], tmp_path: Path
+) -> None:
+    lean = OpenVocabSegmenter(**clip_files, **SETTINGS, keep_probs=False)
+    out = lean(picture(), WORDS)
+    assert out.probs is None
+    np.testing.assert_array_equal(out.labels, segmenter(picture(), WORDS).labels)
+    with pytest.raises(ValueError, match="keep_probs=True"):
+        out.save(tmp_path, probs=True)
+    assert list(tmp_path.glob("image*")) == []
+
+
+def test_save_takes_probabilities_and_facts(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    out = segmenter(picture(), WORDS)
+    paths = out.save(tmp_path, "x", probs=True, facts={"mood": "good"})
+    assert paths[-1].name == "x_probs.npz"
+    with np.load(paths[-1]) as kept:
+        np.testing.assert_allclose(kept["probs"], out.probs, atol=1e-3)
+    assert json.loads((tmp_path / "x.json").read_text())["mood"] == "good"
+
+
+def test_a_prepared_vocabulary_is_not_embedded_again(
+    segmenter: OpenVocabSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = segmenter.prepare(WORDS)
+    assert words == load_vocabulary(WORDS)
+    monkeypatch.setattr("rfclip.api.text_embeddings", None)
+    assert segmenter(picture(), words).names == words.classes

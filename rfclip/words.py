@@ -1,0 +1,107 @@
+"""Class names as they are typed on a command line, and words for what is none of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rfclip.vocabulary import Vocabulary, distinct_colours, load_vocabulary, shipped_vocabularies
+
+BACKGROUND = "background"
+_PIECES = re.compile(r"\\[\\,|]|[,|]|[^\\,|]+|\\", re.DOTALL)
+
+
+def parse_classes(text: str) -> list[list[str]]:
+    r"""Take "sky, temple|pagoda, tree" apart: commas part classes, ``|`` parts the aliases of a class.
+
+    ``\,`` and ``\|`` are a comma and a bar inside a name, ``\\`` is a backslash; any other backslash stands for
+    itself. White space around names is removed, and so is one comma at the very end.
+
+    Returns:
+        Per class its names.
+
+    Raises:
+        ValueError: No class, or a name is empty.
+    """
+    rows = [[""]]
+    for piece in _PIECES.findall(text):
+        if piece == ",":
+            rows.append([""])
+        elif piece == "|":
+            rows[-1].append("")
+        else:
+            rows[-1][-1] += piece[1:] if len(piece) == 2 and piece[0] == "\\" else piece
+    rows = [[name.strip() for name in row] for row in rows]
+    if len(rows) > 1 and rows[-1] == [""]:
+        rows.pop()
+    for number, row in enumerate(rows, 1):
+        if "" in row:
+            raise ValueError(
+                f'--classes {text!r}: class {number} has an empty name; write "sky, temple|pagoda, tree": commas '
+                "part classes, | parts the names of a class, and \\, or \\| stand for these signs in a name"
+            )
+    return rows
+
+
+def read_classes(text: str) -> Vocabulary:
+    """The vocabulary that ``--classes`` asks for.
+
+    Args:
+        text: A shipped vocabulary's name, the path of a .json or .txt file, or class names
+            (:func:`parse_classes`).
+
+    Raises:
+        ValueError: It cannot be read; the sentence says where.
+        FileNotFoundError: It looks like a file, and there is none.
+    """
+    is_file = text.lower().endswith((".json", ".txt")) and (not set(text) & set(",|") or _exists(text))
+    if is_file or text in shipped_vocabularies():
+        return load_vocabulary(text)
+    return load_vocabulary(parse_classes(text))
+
+
+def with_background(vocabulary: Vocabulary, choice: str) -> Vocabulary:
+    """Give a vocabulary the background that ``--background`` asks for.
+
+    Args:
+        vocabulary: The classes.
+        choice: 'none': nothing is added. 'words': class 0 is the background, asked for by the published background
+            names of VOC21 (sky, wall, tree, ...) as far as they name none of the classes. 'auto': 'words' where
+            there is only one class, which would otherwise take every pixel; else nothing is added. Anything else
+            is the background's own names, parted by commas.
+
+    Returns:
+        The vocabulary, itself if nothing changes; a vocabulary that has a background keeps it, with the new names
+        behind its own.
+
+    Raises:
+        ValueError: An empty name.
+    """
+    if choice == "none" or (choice == "auto" and (len(vocabulary.names) > 1 or vocabulary.has_background)):
+        return vocabulary
+    if choice in ("auto", "words"):
+        words: Iterable[str] = load_vocabulary("voc21").names[0]
+    else:
+        words = [name for row in parse_classes(choice) for name in row]
+    taken = {_key(name) for name in vocabulary.queries}
+    words = tuple(word for word in dict.fromkeys(words) if _key(word) not in taken)
+    if vocabulary.has_background:
+        first, *others = vocabulary.names
+        return Vocabulary(((*first, *words), *others), vocabulary.classes, vocabulary.colours, True)
+    names = (words or (BACKGROUND,), *vocabulary.names)
+    classes = (BACKGROUND, *vocabulary.classes)
+    return Vocabulary(names, classes, distinct_colours(len(names), background=True), has_background=True)
+
+
+def _key(name: str) -> str:
+    """What the tokenizer makes equal: case and the width of white space."""
+    return " ".join(name.lower().split())
+
+
+def _exists(text: str) -> bool:
+    """Whether there is such a file, for a text that may be far too long for a path."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False

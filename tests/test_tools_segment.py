@@ -1,0 +1,178 @@
+"""tools/segment.py and what it calls, on small pictures and a small random CLIP."""
+
+import importlib
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return importlib.import_module("segment")
+
+
+@pytest.fixture
+def run(tool: ModuleType, clip_files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """run(*arguments) -> exit status, with a small CLIP, small pictures and a quick method."""
+
+    def call(*arguments: object) -> int:
+        model = [f"--model={clip_files['model']}", f"--pretrained={clip_files['pretrained']}"]
+        settings = ["--short-side=48", "--device=cpu"]
+        if not any(str(argument).startswith("--method") for argument in arguments):
+            settings.append("--method=vanilla_clip")
+        monkeypatch.setattr(sys, "argv", ["segment.py", *map(str, arguments), *model, *settings])
+        return tool.main()
+
+    return call
+
+
+def picture(path: Path, height: int = 20, width: int = 33) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def facts(path: str) -> dict[str, Any]:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def test_labels_overlay_and_facts(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("in/a.png"))
+    assert run("in/a.png", "--classes", "sky, temple|pagoda, tree", "--out=out", "--probs") == 0
+    with Image.open("out/a_labels.png") as labels:
+        values = np.array(labels)
+        assert (labels.mode, labels.size) == ("P", (33, 20))
+    about = facts("out/a.json")
+    assert about["names"] == ["sky", "temple", "tree"]
+    assert sum(about["shares"].values()) == pytest.approx(1)
+    assert about["shares"]["tree"] == pytest.approx((values == 2).mean())
+    assert about["settings"]["words"] == [["sky"], ["temple", "pagoda"], ["tree"]]
+    assert about["settings"]["method"]["type"] == "VanillaCLIP"
+    assert about["seconds"]["segment"] > 0
+    assert "/" not in about["settings"]["model"]
+    with np.load("out/a_probs.npz") as kept:
+        assert kept["probs"].shape == (3, 20, 33)
+        assert (kept["probs"].argmax(0) == values).mean() > 0.99  # float16 may tie
+    assert "a_overlay.png" in capsys.readouterr().out
+
+
+def test_bad_pictures_are_reported_and_the_rest_is_done(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("in/a.png"))
+    picture(Path("in/z/one.png"), 1, 1)
+    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    Path("in/empty.png").touch()
+    Path("in/huge.png").write_bytes(_png_header(30000, 30000))
+    assert run("in", "gone.png", "--classes=sky,dog", "--out=out") == 1
+    said = capsys.readouterr()
+    assert sorted(path.name for path in Path("out").rglob("*.json")) == ["a.json", "one.json"]
+    for name in ("broken.jpg", "empty.png", "gone.png"):
+        assert name in said.err
+    assert "huge.png" in said.err
+    assert "million pixels" in said.err
+    assert "2 done, 4 without a result" in said.out
+
+
+def test_odd_pictures(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kinds of files that cameras, scanners and the web give."""
+    Path("in").mkdir()
+    Image.new("L", (9, 5)).save("in/grey.png")
+    Image.new("CMYK", (9, 5)).save("in/cmyk.jpg")
+    Image.new("RGBA", (9, 5)).save("in/alpha.png")
+    Image.fromarray(np.full((5, 9), 40000, np.uint16)).save("in/deep.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (9, 5)).save("in/turned.jpg", exif=turned)
+    frames = [Image.new("RGB", (9, 5), colour) for colour in ("red", "lime")]
+    frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
+    assert run("in", "--classes=sky,dog", "--out=out") == 0
+    sizes = {path.stem: facts(str(path))["size"] for path in Path("out").glob("*.json")}
+    assert sizes.pop("turned") == [9, 5]
+    assert sizes == {name: [5, 9] for name in ("grey", "cmyk", "alpha", "deep", "moving")}
+    assert "moving.gif holds 2 images" in capsys.readouterr().out
+    assert "holds 2 images" in facts("out/moving.json")["note"]
+
+
+def test_background(run: Any) -> None:
+    picture(Path("a.png"))
+    assert run("a.png", "--classes=dog", "--out=auto") == 0
+    assert facts("auto/a.json")["names"] == ["background", "dog"]
+    assert facts("auto/a.json")["settings"]["prob_thd"] == 0.1
+    assert run("a.png", "--classes=dog", "--background=none", "--out=none") == 0
+    assert facts("none/a.json")["names"] == ["dog"]
+    assert facts("none/a.json")["settings"]["prob_thd"] == 0
+    assert run("a.png", "--classes=dog,cat", "--background=wall,floor", "--threshold=1", "--out=own") == 0
+    assert facts("own/a.json")["settings"]["words"][0] == ["wall", "floor"]
+    assert facts("own/a.json")["shares"]["background"] > 0.99  # no probability is 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--classes=a,,b"], "class 2 has an empty name"),
+        (["--classes=missing.txt"], "missing.txt not found"),
+        (["--classes=dog,cat", "--threshold=0.5"], "--background words"),
+        (["--classes=dog", "--method=nonsense"], "no profile 'nonsense'"),
+        (["--classes=dog", "--out=."], "another --out"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    run: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    picture(Path("a.png"))
+    assert run(".", *arguments) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_a_result_that_cannot_be_written_stops_with_a_sentence(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("a.png"))
+    Path("out").write_text("a file stands here")
+    assert run("a.png", "--classes=sky,dog", "--out=out") == 1
+    assert "out" in capsys.readouterr().err
+
+
+def test_profiles_and_class_names(tool: ModuleType) -> None:
+    assert tool.method("RefocusCLIP") == tool.method("paper")
+    assert tool.method("RefocusCLIPRelease")["type"] == "RefocusCLIPRelease"
+    assert tool.method("MeanKK") == {"type": "MeanKK"}
+
+
+def test_as_a_program(tmp_path: Path, clip_files: dict[str, str]) -> None:
+    """From another folder, with a vocabulary file, without any network."""
+    picture(tmp_path / "a.png")
+    (tmp_path / "words.txt").write_text("sky\ntemple, pagoda\n")
+    line = [sys.executable, str(TOOLS / "segment.py"), "a.png", "--classes", "words.txt", "--out", "out"]
+    line += ["--model", clip_files["model"], "--pretrained", clip_files["pretrained"], "--method", "mask_clip"]
+    environment = {**os.environ, "RFCLIP_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert facts(str(tmp_path / "out/a.json"))["names"] == ["sky", "temple"]
+    assert "1 done, 0 without a result" in done.stdout
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """The start of a PNG that claims to be so large."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")

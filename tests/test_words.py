@@ -1,0 +1,110 @@
+"""Class names from a command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfclip.vocabulary import load_vocabulary
+from rfclip.words import parse_classes, read_classes, with_background
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("sky, temple|pagoda, tree", [["sky"], ["temple", "pagoda"], ["tree"]]),
+        ("dog", [["dog"]]),
+        ("dog,", [["dog"]]),
+        (r"salt\, pepper, a\|b", [["salt, pepper"], ["a|b"]]),
+        (r"back\\, slash\x", [["back\\"], ["slash\\x"]]),
+        ("  wide   name  | other ", [["wide   name", "other"]]),
+        ("{}, été, 犬|🐕", [["{}"], ["été"], ["犬", "🐕"]]),
+    ],
+)
+def test_parse(text: str, rows: list[list[str]]) -> None:
+    assert parse_classes(text) == rows
+
+
+@pytest.mark.parametrize("text", ["", "  ", ",", "a,,b", "a||b", "|a", "a|", "a, ,", ",a"])
+def test_empty_names_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="has an empty name"):
+        parse_classes(text)
+
+
+NAMES = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
+
+
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=3), min_size=1, max_size=5))
+def test_what_is_escaped_comes_back(rows: list[list[str]]) -> None:
+    def escaped(name: str) -> str:
+        return name.replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|")
+
+    assert parse_classes(" , ".join(" | ".join(map(escaped, row)) for row in rows)) == rows
+
+
+@given(st.text(st.sampled_from("\\,| ab"), max_size=12))
+def test_any_text_gives_names_or_a_sentence(text: str) -> None:
+    try:
+        rows = parse_classes(text)
+    except ValueError as error:
+        assert "empty name" in str(error)
+    else:
+        assert rows
+        assert all(row and all(name and name == name.strip() for name in row) for row in rows)
+
+
+def test_shipped_file_or_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dog").write_text("a file that has nothing to do with it")
+    Path("mine.json").write_text(json.dumps(["sky", ["temple", "pagoda, large"]]))
+    Path("a, b.txt").write_text("sky\ntemple, pagoda\n")
+    assert read_classes("voc21").classes[0] == "background"
+    assert read_classes("mine.json").names == (("sky",), ("temple", "pagoda, large"))
+    assert read_classes("a, b.txt").names == (("sky",), ("temple", "pagoda"))
+    assert read_classes("dog").names == (("dog",),)
+    assert read_classes("voc21, dog").names == (("voc21",), ("dog",))
+    assert len(read_classes("x, " * 3000 + "y").names) == 3001
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
+        read_classes("nowhere.txt")
+
+
+def test_no_background_changes_nothing() -> None:
+    words = load_vocabulary(["sky", "dog"])
+    assert with_background(words, "none") is words
+    assert with_background(words, "auto") is words
+    one = load_vocabulary(["dog"])
+    assert with_background(one, "none") is one
+
+
+def test_background_words_leave_out_what_is_a_class() -> None:
+    words = with_background(load_vocabulary([["Sky", "tree"], "dog"]), "words")
+    assert words.classes == ("background", "Sky", "dog")
+    assert words.has_background
+    assert len(set(words.colours)) == 3
+    assert "wall" in words.names[0]
+    assert not {"sky", "tree"} & set(words.names[0])
+
+
+def test_one_class_gets_a_background_by_itself() -> None:
+    words = with_background(load_vocabulary(["dog"]), "auto")
+    assert words.classes == ("background", "dog")
+    assert with_background(load_vocabulary(["background"]), "auto").classes == ("background",)
+
+
+def test_own_background_words() -> None:
+    words = with_background(load_vocabulary(["dog", "cat"]), "wall, floor|wall, Dog")
+    assert words.names == (("wall", "floor"), ("dog",), ("cat",))
+    assert with_background(load_vocabulary(["dog"]), "dog").names == (("background",), ("dog",))
+    with pytest.raises(ValueError, match="empty name"):
+        with_background(load_vocabulary(["dog"]), "")
+
+
+def test_a_background_that_is_there_is_extended() -> None:
+    own = load_vocabulary("voc21")
+    words = with_background(own, "words")
+    assert words.classes == own.classes
+    assert words.names[1:] == own.names[1:]
+    more = with_background(own, "carpet")
+    assert more.names[0] == (*own.names[0], "carpet")

@@ -1,0 +1,129 @@
+"""Segment pictures with any words: python tools/segment.py IMAGE --classes "sky, temple|pagoda, tree"."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import _checkout  # noqa: F401
+
+import rfclip  # noqa: F401  (before anything of mmseg)
+
+from mmengine.config import Config  # isort: skip
+from tqdm import tqdm  # isort: skip
+from rfclip.api import OpenVocabSegmenter
+from rfclip.pictures import find_pictures
+from rfclip.run_options import profile_file
+from rfclip.segment_files import Outcome, segment_files
+from rfclip.words import read_classes, with_background
+
+CLASSES = (
+    'class names: commas part classes, | the names of one class, "\\," and "\\|" stand for the signs themselves; or a '
+    "vocabulary file (.json, .txt), or the name of a shipped vocabulary, e.g. voc21"
+)
+BACKGROUND = (
+    "what becomes of pixels that are none of the classes. none: every pixel gets a class. words: there is one more "
+    "class, background, asked for by usual background words (wall, floor, sky, ...). auto (default): words if there is "
+    "only one class, otherwise as the classes say. Or the background's own words, parted by commas"
+)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Segment pictures with any words. Per picture NAME it writes NAME_labels.png (classes as palette "
+        "indices), NAME_overlay.png (with a legend) and NAME.json (names, shares of the area, seconds, settings)."
+    )
+    parser.add_argument("sources", nargs="+", metavar="IMAGE|FOLDER|VIDEO", help="what to segment")
+    parser.add_argument("--classes", required=True, help=CLASSES)
+    parser.add_argument("--out", type=Path, default=Path("segmented"), help="folder of the results")
+    parser.add_argument("--background", default="auto", metavar="auto|words|none|WORDS", help=BACKGROUND)
+    parser.add_argument("--threshold", type=float, help="probability below which a pixel is background (default 0.1)")
+    parser.add_argument("--method", default="paper", help="paper, release, or a baseline, e.g. mean_kk, sclip")
+    parser.add_argument("--pamr", action="store_true", help="refine edges with PAMR (slower)")
+    parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
+    parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
+    parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--probs", action="store_true", help="also write NAME_probs.npz, (classes, H, W) float16")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, take each N-th frame")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parsed = parser.parse_args(arguments)
+    if parsed.every < 1:
+        parser.error(f"--every is a whole number of at least 1, got {parsed.every}")
+    return parsed
+
+
+def segment(args: argparse.Namespace) -> Outcome:
+    """Look for the pictures, build the model, segment."""
+    vocabulary = with_background(read_classes(args.classes), args.background)
+    has_background = vocabulary.has_background and args.background != "none"
+    if args.threshold and not has_background:
+        raise ValueError("--threshold needs a background: add --background words")
+    pictures, problems = find_pictures(args.sources, args.out)
+    for problem in problems:
+        warn(problem)
+    if not pictures:
+        return Outcome(0, tuple(problems))
+    threshold = 0.1 if args.threshold is None else args.threshold
+    segmenter = OpenVocabSegmenter(
+        args.model,
+        args.pretrained or "openai",
+        args.device,
+        method=method(args.method),
+        short_side=args.short_side,
+        refiner={"type": "PAMR"} if args.pamr else None,
+        prob_thd=threshold if has_background else 0.0,
+        background_index=0 if has_background else None,
+        precision=args.precision,
+        keep_probs=args.probs,
+    )
+    outcome = segment_files(
+        segmenter,
+        vocabulary,
+        pictures,
+        args.out,
+        probs=args.probs,
+        every=args.every,
+        settings={"classes": args.classes, "background": args.background},
+        warn=warn,
+    )
+    return Outcome(outcome.done, (*problems, *outcome.problems))
+
+
+def method(name: str) -> dict[str, Any]:
+    """The method block of a profile; the names of the two profiles' classes work as well."""
+    plain = name.lower().replace("_", "").replace("-", "")
+    name = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, name)
+    block = Config.fromfile(profile_file(name)).model.method.to_dict()
+    return {key: value for key, value in block.items() if key != "_delete_"}
+
+
+def warn(sentence: str) -> None:
+    """Report a problem without tearing the progress bar."""
+    tqdm.write(f"warning: {sentence}", file=sys.stderr)
+
+
+def main() -> int:
+    """Exit status 0: all well; 1: something gave no result, or nothing ran."""
+    args = parse()
+    try:
+        outcome = segment(args)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        if args.traceback:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; what is finished is in {args.out}", file=sys.stderr)
+        return 130
+    print(f"{outcome.done} done, {len(outcome.problems)} without a result; results in {args.out}")
+    return 1 if outcome.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
