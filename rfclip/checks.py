@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 
 
@@ -28,9 +28,9 @@ def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
     return result
 
 
-def check_indices(what: str, values: Sequence[int]) -> tuple[int, ...]:
+def check_indices(what: str, values: object) -> tuple[int, ...]:
     """Return a list of integers counted from 0 as a tuple; raise ValueError otherwise, also for bools."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ValueError(f"{what} must be a list of integers, got {values!r}")
     return tuple(_index(what, value) for value in values)
 
@@ -49,6 +49,12 @@ def check_at_least_zero(name: str, value: float) -> None:
     """Raise ValueError unless value is a number >= 0."""
     if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
         raise ValueError(f"{name} must be a number, at least 0, got {value!r}")
+
+
+def check_above_zero(name: str, value: float) -> None:
+    """Raise ValueError unless value is a finite number > 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

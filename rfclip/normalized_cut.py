@@ -63,7 +63,8 @@ def fiedler_vector(affinity: Tensor, solver: str = "auto", start: Tensor | None 
 
     Source: docs/METHOD.md section 3, step 2.
     """
-    _check(affinity, solver)
+    check_solver(solver)
+    _check(affinity)
     dtype = torch.promote_types(affinity.dtype, torch.float32)
     with torch.no_grad(), torch.autocast(affinity.device.type, enabled=False):
         if affinity.numel() == 0 or affinity.shape[-1] == 1:
@@ -80,9 +81,13 @@ def orient(vectors: Tensor) -> Tensor:
     return torch.where(vectors.gather(-1, first) < 0, -vectors, vectors)
 
 
-def _check(affinity: Tensor, solver: str) -> None:
+def check_solver(solver: str) -> None:
+    """Raise ValueError unless solver is the name of one."""
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}: choose one of {', '.join(map(repr, SOLVERS))}")
+
+
+def _check(affinity: Tensor) -> None:
     if affinity.ndim != 3 or affinity.shape[1] != affinity.shape[2] or not affinity.is_floating_point():
         raise ValueError(
             f"affinity must be floating point (B, N, N), got {affinity.dtype} {tuple(affinity.shape)}: "
@@ -236,7 +241,7 @@ def _cut_is_safe(y: Tensor, inv_sqrt: Tensor, error: Tensor) -> Tensor:
 
 
 def _dominates(matrix: Tensor, z: Tensor, image: Tensor, sigma: Tensor) -> Tensor:
-    """Tell whether sigma (B, 1) exceeds all eigenvalues of the matrix (B, N, N) on the complement of z (B, N).
+    """Tell whether sigma (B, 1) exceeds the eigenvalues of matrix (B, N, N) on the complement of z (B, N).
 
     sigma I - P matrix P, P = I - z z^T, is factorised: it has a Cholesky factor iff it is positive definite.
     fp32 is enough: sigma is lowered by more than its rounding can hide. `image` (B, N) is matrix z.

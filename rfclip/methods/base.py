@@ -1,0 +1,174 @@
+"""What every dense-encoding method takes, gives and may show.
+
+A method is a frozen set of settings, registered in mmsegmentation's MODELS, that can be called as
+`method(vit, images, record=None) -> DenseOutput`. `vit` is open_clip's VisionTransformer. Nothing is kept
+between calls, neither on the method nor on the model.
+
+A recorder is shown named activations on the way (B images, H heads, N = h*w patches, L blocks counted from 0):
+
+name                layer   shape             what
+residual            0..L    (B, 1+N, d)       stream as it reaches block l (L: leaves an ordinary last block)
+residual_refocused  1..L    (B, 1+N, d)       the same after its distractors were moderated
+phi                 0..L    (B, N)            distraction scores of `residual`
+distractors         0..L    (B, N) bool       phi > tau / d
+attn_qk             0..L-1  (B, H, 1+N, 1+N)  softmax(scale q k^T) of block l
+attn_kk             0..L-1  (B, H, 1+N, 1+N)  softmax(scale k k^T) of block l
+fiedler             0..L-1  (B, N)            y of block l's cut (last block: of attn_dense)
+defocus             0..L-1  (B, N) bool       defocused tokens of that cut
+attn_refocused      0..L-1  (B, H, 1+N, 1+N)  attn_qk after its weight was redistributed
+attn_dense          None    (B, H, ., .)      attention behind the dense output, over N patches or all 1+N tokens
+attn_dense_refocused  None  (B, H, N, N)      attn_dense after its weight was redistributed
+guide               None    (B, 1+N, d)       mean of the block outputs (release)
+similarity          None    (B, N, N)         enhancement matrix (release)
+dense               None    (B, N, E)         DenseOutput.patches
+image               None    (B, E)            DenseOutput.image
+
+Each method shows those that it has. A refocused activation is shown only where the method refocuses. The
+tensors are the method's own: a recorder copies what it keeps and modifies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
+
+from rfclip.attention import KeyAttention
+from rfclip.checks import check_dims, check_indices
+from rfclip.refocus import distraction_scores
+from rfclip.vit import (
+    add_mlp,
+    attention_output,
+    blocks,
+    embed,
+    fused_attention,
+    project,
+    qkv,
+    run_block,
+    softmax_attention,
+    width,
+)
+
+
+class Recorder(Protocol):
+    """Anything that wants to see activations."""
+
+    def record(self, name: str, layer: int | None, value: Tensor) -> None:
+        """Take note of an activation; see the table in `rfclip.methods.base`."""
+
+
+@dataclass(frozen=True)
+class DenseOutput:
+    """Embeddings in CLIP's joint space.
+
+    Attributes:
+        patches: (B, N, E), not normalised, raster order.
+        image: (B, E), not normalised.
+        grid: (h, w), h*w = N.
+    """
+
+    patches: Tensor
+    image: Tensor
+    grid: tuple[int, int]
+
+
+def resolve_dims(dims: str | Sequence[int], vit: VisionTransformer) -> tuple[int, ...]:
+    """Return a method's distraction dimensions, checked against the width of the tower.
+
+    Raises:
+        ValueError: they are still 'auto', or one is out of range.
+    """
+    if dims == "auto":
+        raise ValueError(
+            "distraction_dims='auto' can only be resolved with the weights at hand, which the RFCLIP segmentor "
+            "does: build the method through it, or set distraction_dims to "
+            "rfclip.calibrate.resolve_distraction_dims(clip)"
+        )
+    return check_dims(dims, width(vit))  # type: ignore[arg-type]
+
+
+def check_dims_setting(dims: str | Sequence[int]) -> str | tuple[int, ...]:
+    """Return 'auto', or a list of integers as a tuple; ValueError otherwise."""
+    if isinstance(dims, str):
+        if dims != "auto":
+            raise ValueError(f"distraction_dims must be 'auto' or a list of integers, got {dims!r}")
+        return dims
+    return check_indices("distraction_dims", dims)
+
+
+def ordinary_blocks(
+    vit: VisionTransformer, images: Tensor, record: Recorder | None, keys: KeyAttention | None = None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Run all blocks but the last in the ordinary way.
+
+    Args:
+        vit: the tower.
+        images: (B, 3, H, W), normalised.
+        record: is shown every block, the last one included.
+        keys: the key-key attention of the blocks is added to it.
+
+    Returns:
+        The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
+    """
+    tokens, grid = embed(vit, images)
+    *earlier, last = blocks(vit)
+    for layer, block in enumerate(earlier):
+        q, k, v = qkv(block, tokens)
+        if keys is not None:
+            keys.add(k)
+        if record is not None:
+            record.record("residual", layer, tokens)
+            record_attention(record, layer, q, k)
+        tokens = add_mlp(block, tokens + attention_branch(block, fused_attention(q, k, v)))
+    if record is not None:
+        record.record("residual", len(earlier), tokens)
+        record_attention(record, len(earlier), *qkv(last, tokens)[:2])
+        record.record("residual", len(earlier) + 1, run_block(last, tokens))
+    return tokens, grid
+
+
+def record_attention(record: Recorder, layer: int, q: Tensor, k: Tensor) -> None:
+    """Show what a block attends to, given its queries and keys (B, H, 1+N, d/H)."""
+    record.record("attn_qk", layer, softmax_attention(q, k))
+    record.record("attn_kk", layer, softmax_attention(k, k))
+
+
+def record_boundary(
+    record: Recorder, layer: int, tokens: Tensor, dims: Sequence[int], distractors: Tensor
+) -> None:
+    """Show the stream (B, 1+N, d) between two blocks, its distraction scores and its distractors (B, N)."""
+    record.record("residual", layer, tokens)
+    record.record("phi", layer, distraction_scores(tokens[:, 1:], dims))
+    record.record("distractors", layer, distractors)
+
+
+def attention_branch(block: ResidualAttentionBlock, heads: Tensor) -> Tensor:
+    """Return what a block's attention would add to the stream, (B, T, d), given its heads (B, H, T, d/H)."""
+    return block.ls_1(attention_output(block, heads))
+
+
+def class_embedding(vit: VisionTransformer, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return the image embedding (B, E): the class token after an ordinary last block.
+
+    Args:
+        vit: the tower.
+        tokens: (B, 1+N, d), what the last block reads.
+        q, k, v: (B, H, 1+N, d/H) of the last block for these tokens.
+    """
+    last = blocks(vit)[-1]
+    heads = fused_attention(q[:, :, :1], k, v)  # no other row is needed
+    return project(vit, add_mlp(last, tokens[:, :1] + attention_branch(last, heads)))[:, 0]
+
+
+def dense_output(
+    vit: VisionTransformer, patches: Tensor, image: Tensor, grid: tuple[int, int], record: Recorder | None
+) -> DenseOutput:
+    """Project patch tokens (B, N, d) and put the output together with the image embedding (B, E)."""
+    output = DenseOutput(project(vit, patches), image, grid)
+    if record is not None:
+        record.record("dense", None, output.patches)
+        record.record("image", None, output.image)
+    return output

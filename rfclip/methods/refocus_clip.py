@@ -1,0 +1,182 @@
+"""RF-CLIP as the paper has it: refocusing at every layer (docs/METHOD.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from mmseg.registry import MODELS
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+
+from rfclip.attention import KeyAttention, redistributed_attention, redistributed_matrix
+from rfclip.checks import check_at_least_zero, check_indices, check_range
+from rfclip.methods.base import (
+    DenseOutput,
+    Recorder,
+    attention_branch,
+    check_dims_setting,
+    class_embedding,
+    dense_output,
+    record_attention,
+    record_boundary,
+    resolve_dims,
+)
+from rfclip.normalized_cut import check_solver
+from rfclip.refocus import (
+    cut_vector,
+    defocused_side,
+    locate_distractors,
+    redistribute_attention,
+    redistribute_embedding,
+)
+from rfclip.vit import add_mlp, blocks, embed, fused_attention, num_layers, qkv, run_block, softmax_attention
+
+
+@MODELS.register_module()
+@dataclass(frozen=True)
+class RefocusCLIP:
+    """Target refocusing: distractors are moderated, and their attention goes to the defocused tokens.
+
+    Attributes:
+        distraction_dims: channels in which distractors are over-activated, each in 0..d-1; empty: no token is
+            a distractor; 'auto': those of the weights, filled in by the RFCLIP segmentor.
+        tau: threshold of the distraction score in units of 1/d, at least 0.
+        beta: share of a distractor's attention that is moved, in 0..1.
+        layers: blocks to refocus: 'all'; 'last'; or a list of indices, counted from 0. A chosen block has its
+            attention redistributed and, unless it is the last one, the embeddings that it puts out.
+        solver: of the normalised cut, see `rfclip.normalized_cut.fiedler_vector`.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    distraction_dims: str | Sequence[int] = "auto"
+    tau: float = 5.0
+    beta: float = 0.7
+    layers: str | Sequence[int] = "all"
+    solver: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
+        check_at_least_zero("tau", self.tau)
+        check_range("beta", self.beta, 0, 1)
+        if self.layers not in ("all", "last"):
+            object.__setattr__(self, "layers", check_indices("layers ('all', 'last' or a list)", self.layers))
+        check_solver(self.solver)
+
+    @torch.no_grad()
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
+        """Encode normalised images (B, 3, H, W)."""
+        dims = resolve_dims(self.distraction_dims, vit)
+        chosen = chosen_layers(self.layers, num_layers(vit))
+        keys, cuts = KeyAttention(), _Cuts(self.solver, record)
+        *earlier, last = blocks(vit)
+        end = len(earlier)
+
+        tokens, grid = embed(vit, images)  # (B, 1+N, d)
+        boundary = partial(self._boundary, dims=dims, chosen=chosen, grid=grid, record=record)
+        for layer, block in enumerate(earlier):
+            tokens, distractors = boundary(layer, tokens)
+            q, k, v = qkv(block, tokens)  # (B, H, 1+N, d/H)
+            if layer in chosen and cuts.needed(distractors):
+                defocus = cuts.locate_defocus(keys.add_and_look(k), distractors, layer)  # (B, N)
+                heads = redistributed_attention(q, k, v, distractors, defocus, self.beta)
+                if record is not None:
+                    after = redistributed_matrix(softmax_attention(q, k), distractors, defocus, self.beta)
+                    record.record("attn_refocused", layer, after)
+            else:
+                keys.add(k)
+                heads = fused_attention(q, k, v)
+            if record is not None:
+                record_attention(record, layer, q, k)
+            tokens = add_mlp(block, tokens + attention_branch(block, heads))
+
+        tokens, distractors = boundary(end, tokens)
+        q, k, v = qkv(last, tokens)
+        keys.add(k)
+        if end in chosen and cuts.needed(distractors):
+            defocus = cuts.locate_defocus(keys.mean_over_heads(), distractors, end)
+            heads = keys.attend_redistributed(v[:, :, 1:], distractors, defocus, self.beta)
+            if record is not None:
+                after = redistribute_attention(keys.mean(), distractors, defocus, self.beta)
+                record.record("attn_dense_refocused", None, after)
+        else:
+            heads = keys.attend(v[:, :, 1:])
+        if record is not None:
+            record_attention(record, end, q, k)
+            record.record("attn_dense", None, keys.mean())
+            record.record("residual", end + 1, run_block(last, tokens))
+        patches = attention_branch(last, heads)  # no residual, no MLP
+        return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)
+
+    def _boundary(
+        self,
+        layer: int,
+        tokens: Tensor,
+        dims: tuple[int, ...],
+        chosen: frozenset[int],
+        grid: tuple[int, int],
+        record: Recorder | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Locate the distractors in what reaches a block, then moderate them if the block before is chosen.
+
+        Returns:
+            The tokens (B, 1+N, d) for the block, and the distractors (B, N) as they were before moderation.
+        """
+        patches = tokens[:, 1:]
+        distractors = locate_distractors(patches, dims, self.tau)
+        if record is not None:
+            record_boundary(record, layer, tokens, dims, distractors)
+        if layer - 1 in chosen:
+            patches = redistribute_embedding(patches, distractors, dims, grid)
+            tokens = torch.cat([tokens[:, :1], patches], dim=1)
+            if record is not None:
+                record.record("residual_refocused", layer, tokens)
+        return tokens, distractors
+
+
+def chosen_layers(layers: str | Sequence[int], count: int) -> frozenset[int]:
+    """Return the indices of the blocks to refocus, of a tower of `count` blocks.
+
+    Raises:
+        ValueError: an index is no block of the tower.
+    """
+    if layers == "all":
+        return frozenset(range(count))
+    if layers == "last":
+        return frozenset([count - 1])
+    outside = [layer for layer in layers if layer >= count]  # type: ignore[operator]
+    if outside:
+        raise ValueError(f"layers {outside} do not exist: this tower has the blocks 0..{count - 1}")
+    return frozenset(layers)  # type: ignore[arg-type]
+
+
+class _Cuts:
+    """The normalised cuts of one call, each started from the one before.
+
+    Images without distractors are not cut, since nothing of theirs is moved: only a recorder wants them all.
+    """
+
+    def __init__(self, solver: str, record: Recorder | None) -> None:
+        self._solver = solver
+        self._record = record
+        self._y: Tensor | None = None  # (B, N)
+
+    def needed(self, distractors: Tensor) -> bool:
+        """Tell whether any image has to be cut, given the distractors (B, N)."""
+        return self._record is not None or bool(distractors.any())
+
+    def locate_defocus(self, attn_kk: Tensor, distractors: Tensor, layer: int) -> Tensor:
+        """As `rfclip.refocus.locate_defocus`; of no meaning for an image that is not cut."""
+        images = distractors.any(-1) if self._record is None else torch.ones_like(distractors[:, 0])
+        start = torch.zeros_like(attn_kk[:, 0], dtype=torch.float64) if self._y is None else self._y
+        self._y = start.clone()
+        self._y[images] = cut_vector(attn_kk[images], self._solver, start[images])
+        defocus = defocused_side(self._y, distractors)
+        if self._record is not None:
+            self._record.record("fiedler", layer, self._y)
+            self._record.record("defocus", layer, defocus)
+        return defocus

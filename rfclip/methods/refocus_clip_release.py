@@ -1,0 +1,161 @@
+"""RF-CLIP as its authors' code computes it, which is not the paper's algorithm (docs/METHOD.md section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
+
+from rfclip.attention import KeyAttention
+from rfclip.checks import check_at_least_zero, check_grid, check_range
+from rfclip.methods.base import (
+    DenseOutput,
+    Recorder,
+    attention_branch,
+    check_dims_setting,
+    dense_output,
+    record_attention,
+    record_boundary,
+    resolve_dims,
+)
+from rfclip.refocus import locate_distractors
+from rfclip.vit import add_mlp, blocks, embed, fused_attention, project, qkv, run_block
+
+
+@MODELS.register_module()
+@dataclass(frozen=True)
+class RefocusCLIPRelease:
+    """Smoothed distractors, key-key attention averaged over layers, and patches enhanced by their like.
+
+    Attributes:
+        distraction_dims: channels in which distractors are over-activated, each in 0..d-1; empty: no token is
+            a distractor; 'auto': those of the weights, filled in by the RFCLIP segmentor.
+        tau: threshold of the distraction score in units of 1/d, at least 0.
+        alpha: weight of the neighbourhood's mean in a smoothed token, in 0..1.
+        similarity_threshold: cosines below it do not enhance, in -1..1.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    distraction_dims: str | Sequence[int] = "auto"
+    tau: float = 5.0
+    alpha: float = 0.4
+    similarity_threshold: float = 0.4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
+        check_at_least_zero("tau", self.tau)
+        check_range("alpha", self.alpha, 0, 1)
+        check_range("similarity_threshold", self.similarity_threshold, -1, 1)
+
+    @torch.no_grad()
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
+        """Encode normalised images (B, 3, H, W)."""
+        dims = resolve_dims(self.distraction_dims, vit)
+        *earlier, last = blocks(vit)
+        keys = KeyAttention()
+
+        tokens, grid = embed(vit, images)  # (B, 1+N, d)
+        if record is not None:
+            record_boundary(record, 0, tokens, dims, locate_distractors(tokens[:, 1:], dims, self.tau))
+        guide = torch.zeros_like(tokens)
+        for layer, block in enumerate(earlier):
+            q, k, v = qkv(block, tokens)  # (B, H, 1+N, d/H)
+            keys.add(k)
+            tokens = add_mlp(block, tokens + attention_branch(block, fused_attention(q, k, v)))
+            if record is not None:
+                record_attention(record, layer, q, k)
+            tokens = self._smoothed(tokens, dims, grid, layer + 1, record)
+            guide += tokens
+        final = self._smoothed(run_block(last, tokens), dims, grid, len(earlier) + 1, record)
+        guide = (guide + final) / (len(earlier) + 1)
+
+        similarity = patch_similarity(guide[:, 1:], self.similarity_threshold)  # (B, N, N)
+        heads = [_heads(keys, last, enhance(stream, similarity)) for stream in (tokens, guide)]
+        patches = attention_branch(last, (heads[0] + heads[1]) / 2)  # no residual, no MLP
+        if record is not None:
+            record_attention(record, len(earlier), *qkv(last, tokens)[:2])
+            record.record("guide", None, guide)
+            record.record("similarity", None, similarity)
+        return dense_output(vit, patches, project(vit, final[:, 0]), grid, record)
+
+    def _smoothed(
+        self,
+        tokens: Tensor,
+        dims: tuple[int, ...],
+        grid: tuple[int, int],
+        layer: int,
+        record: Recorder | None,
+    ) -> Tensor:
+        """Smooth the distractors of a block's output (B, 1+N, d)."""
+        distractors = locate_distractors(tokens[:, 1:], dims, self.tau)
+        smoothed = torch.cat([tokens[:, :1], smooth(tokens[:, 1:], distractors, grid, self.alpha)], dim=1)
+        if record is not None:
+            record_boundary(record, layer, tokens, dims, distractors)
+            record.record("residual_refocused", layer, smoothed)
+        return smoothed
+
+
+def smooth(patches: Tensor, distractors: Tensor, grid: tuple[int, int], alpha: float) -> Tensor:
+    """Blend distractors with the mean of their 3 x 3 neighbourhood, in all channels.
+
+    x_i becomes (1 - alpha) x_i + alpha mean9(x)_i, mean9 = box sum / 9 with zeros outside the grid, the centre
+    included, of the values before any smoothing.
+
+    Args:
+        patches: x (B, N, d), not modified.
+        distractors: (B, N) bool; all other tokens are kept.
+        grid: (h, w), h*w = N.
+        alpha: in 0..1.
+
+    Returns:
+        (B, N, d).
+
+    Source: docs/METHOD.md section 4.1.
+    """
+    check_grid(patches.shape, grid)
+    if not distractors.any():
+        return patches
+    padded = F.pad(patches.unflatten(1, grid), (0, 0, 1, 1, 1, 1))  # (B, h+2, w+2, d)
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    mean9 = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]).flatten(1, 2) / 9  # (B, N, d)
+    smoothed = patches.clone()
+    smoothed[distractors] = (1 - alpha) * patches[distractors] + alpha * mean9[distractors]
+    return smoothed
+
+
+def patch_similarity(patches: Tensor, threshold: float) -> Tensor:
+    """Return the cosines between patches (B, N, d), those below the threshold set to 0: (B, N, N), fp32.
+
+    Source: docs/METHOD.md section 4.4.
+    """
+    with torch.autocast(patches.device.type, enabled=False):
+        unit = F.normalize(patches.to(torch.promote_types(patches.dtype, torch.float32)), dim=-1)
+        cosines = unit @ unit.transpose(1, 2)
+    return cosines.masked_fill_(cosines < threshold, 0)
+
+
+def enhance(tokens: Tensor, similarity: Tensor) -> Tensor:
+    """Replace each patch token by the sum of all, weighted by similarity (B, N, N); the class token stays.
+
+    Args:
+        tokens: (B, 1+N, d), class token first, not modified.
+        similarity: (B, N, N).
+
+    Source: docs/METHOD.md section 4.4.
+    """
+    with torch.autocast(tokens.device.type, enabled=False):
+        patches = similarity @ tokens[:, 1:].to(similarity.dtype)
+    return torch.cat([tokens[:, :1], patches.to(tokens.dtype)], dim=1)
+
+
+def _heads(keys: KeyAttention, last: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """Attend in the last block by the layers' mean key-key attention, tokens (B, 1+N, d) being its input."""
+    _, k, v = qkv(last, tokens)
+    return keys.attend_with(k, v[:, :, 1:])
