@@ -83,9 +83,7 @@ def protocol(benchmark: str, manifest: Mapping[str, Any]) -> str:
         "profile": manifest["profile"],
         "layers": manifest["layers"],
         "PAMR": "on" if manifest["pamr"] else "off",
-        "weights": f"{weights['model']} {weights['pretrained'] or ''} {weights.get('sha256') or ''}"[
-            :40
-        ].strip(),
+        "weights": f"{weights['model']} {weights['pretrained'] or ''} {weights.get('sha256') or ''}"[:40].strip(),
         "vocabulary": vocabulary,
         "templates": manifest["templates"]["name"],
         "precision": manifest["precision"],
@@ -132,7 +130,15 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    return ["-" if row[key] in (None, "") else f"{row[key]}" for key in COLUMNS]
+    return [_cell(key, row[key]) for key in COLUMNS]
+
+
+def _cell(key: str, value: Any) -> str:
+    if value in (None, ""):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1f}" if key == "published" else f"{value:.2f}"
+    return str(value)
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -172,6 +178,4 @@ def write(work_dir: Path, rows: Sequence[Mapping[str, Any]], runs: Mapping[str, 
     work_dir.mkdir(parents=True, exist_ok=True)
     (work_dir / "summary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (work_dir / "summary.csv").write_text(as_csv(rows), encoding="utf-8")
-    (work_dir / "summary.md").write_text(
-        "\n".join(filter(None, [as_markdown(rows), outcome])), encoding="utf-8"
-    )
+    (work_dir / "summary.md").write_text("\n".join(filter(None, [as_markdown(rows), outcome])), encoding="utf-8")

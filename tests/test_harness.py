@@ -228,7 +228,7 @@ def kill_after(options: Options, processes: int, lines: int) -> None:
     line, environment = command(options, processes, "--cfg-options", "model.delay=0.4")
     process = subprocess.Popen(line, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
     log = AreaLog(options.work_dir / "voc20")
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while len(log.read(20)) < lines and process.poll() is None and time.time() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
@@ -243,7 +243,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished: Options, processes: in
     done = len(AreaLog(finished.work_dir / "voc20").read(20))
     assert 2 <= done < IMAGES and not (finished.work_dir / "voc20/results.json").exists()
     line, environment = command(finished, processes, "--resume", "--cfg-options", "model.delay=0.4")
-    subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=200)
+    subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=900)
     results = results_of(finished)
     assert results["metrics"] == whole["metrics"] and results["per_class"] == whole["per_class"]
     assert results["manifest"]["time"]["resumed_after"] == done
@@ -253,7 +253,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished: Options, processes: in
 def test_command_line_reports_one_sentence_and_status_one(options: Options) -> None:
     Path("data").rename("moved")
     line, environment = command(options, 1)
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: data/VOCdevkit/VOC2012 not found: see datasets/README.md"
     assert "Traceback" not in done.stderr

@@ -1,0 +1,106 @@
+"""What a manifest says of a config, and what makes it another one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from rfclip import manifest
+from rfclip.configs_path import benchmark_config, config
+from rfclip.manifest import circumstances, decisive_facts, profile_name, without_paths
+
+
+class Dataset:
+    """Three images and their masks; the last mask is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self.data_root = str(root)
+        for index in range(3):
+            (root / f"{index}.jpg").write_bytes(b"x" * (index + 1))
+        for index in range(2):
+            (root / f"{index}.png").write_bytes(b"y")
+
+    def __len__(self) -> int:
+        return 3
+
+    def get_data_info(self, index: int) -> dict[str, str]:
+        return {"img_path": f"{self.data_root}/{index}.jpg", "seg_map_path": f"{self.data_root}/{index}.png"}
+
+
+def facts(dataset: Dataset, **changes: Any) -> dict[str, Any]:
+    cfg = Config.fromfile(benchmark_config("voc21"))
+    cfg.merge_from_dict(changes)
+    return decisive_facts(cfg, dataset, {"profile": "paper", "pamr": False})
+
+
+def test_facts_of_a_benchmark(tmp_path: Path) -> None:
+    found = facts(Dataset(tmp_path))
+    assert found["profile"] == "paper" and found["layers"] == "all" and found["pamr"] is False
+    assert found["vocabulary"]["name"] == "voc21"
+    assert (found["vocabulary"]["classes"], found["templates"]["count"]) == (21, 80)
+    assert found["prob_thd"] == 0.1 and found["window"] == {"mode": "whole"} and found["precision"] == "fp32"
+    assert found["resize"] == [[2048, 336]] and found["data"]["images"] == 3
+    assert found["config_file"] == "rfclip_vit-b16_voc21.py"
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model.prior.image_weight": 0.2}, {"model.vocabulary": "voc21_clean"}, {"model.method.beta": 0.5}],
+)
+def test_identity_follows_the_settings(tmp_path: Path, changes: dict[str, Any]) -> None:
+    dataset = Dataset(tmp_path)
+    assert facts(dataset)["identity"] == facts(dataset)["identity"]
+    assert facts(dataset, **changes)["identity"] != facts(dataset)["identity"]
+
+
+def test_identity_follows_the_weights_file_and_the_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    dataset, weights = Dataset(tmp_path / "data"), tmp_path / "w.pt"
+    identities = []
+    for content in (b"1", b"22"):
+        weights.write_bytes(content)
+        identities.append(facts(dataset, **{"model.clip.pretrained": str(weights)})["identity"])
+    (tmp_path / "data/2.png").write_bytes(b"z")
+    identities.append(facts(dataset, **{"model.clip.pretrained": str(weights)})["identity"])
+    assert len(set(identities)) == 3
+
+
+def test_profile_names() -> None:
+    assert profile_name(config("voc21")["method"]) == "paper"
+    assert profile_name({}) == "paper"
+    assert profile_name({"type": "MeanKK"}) == "mean_kk"
+    assert profile_name({**config("voc21")["method"], "beta": 0.5, "layers": "last"}) == "paper (beta=0.5, layers=last)"
+    assert profile_name({"type": "Mine"}) == "Mine"
+
+
+def test_absolute_paths_are_cut() -> None:
+    value = {"a": ["/home/someone/weights.pt", "data/voc", ("~/x.json", 3)], "b": Path("/x/y")}
+    assert without_paths(value) == {"a": ["weights.pt", "data/voc", ["x.json", 3]], "b": "y"}
+
+
+def test_circumstances_name_no_host() -> None:
+    found = circumstances()
+    assert found["versions"]["mmsegmentation"] and found["machine"]["cores"] >= 1
+    assert manifest.platform.node() not in json.dumps(found) or not manifest.platform.node()
+
+
+def test_commit_is_that_of_the_checkout_and_none_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest.git_commit.cache_clear()
+    root = Path(manifest.__file__).parents[1]
+    if (root / ".git").exists():
+        head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+        assert str(manifest.git_commit()).rstrip("+") == head.stdout.strip()
+
+    def no_git(*_: object) -> str:
+        raise FileNotFoundError("git")
+
+    manifest.git_commit.cache_clear()
+    monkeypatch.setattr(manifest, "_git", no_git)
+    assert manifest.git_commit() is None
+    manifest.git_commit.cache_clear()

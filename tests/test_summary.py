@@ -1,0 +1,143 @@
+"""Tables, published numbers beside measured ones, and the expectations a run is held against."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfclip import expected, summary
+from rfclip.configs_path import BENCHMARKS
+from rfclip.expected import verdict
+from rfclip.published import HEADING, differences, published, published_miou
+from rfclip.summary import MixedProtocolsError, as_csv, as_markdown, as_text, read_results, table, write
+
+ROOT = Path(__file__).parents[1]
+
+
+def result(benchmark: str, miou: float = 50.0, real: bool = False, **changes: Any) -> dict[str, Any]:
+    """Results of a benchmark: on the sample by the tiny CLIP, or as the published ones were measured."""
+    images = published()["images"][benchmark][0] if real else 3
+    tiny = {"model": "tiny", "pretrained": None, "sha256": "abc", "architecture": "x", "origin": "tiny"}
+    openai = {"model": "ViT-B-16", "pretrained": "openai", "architecture": "ViT-B-16", "origin": "openai"}
+    manifest = {
+        "profile": "paper",
+        "layers": "all",
+        "pamr": False,
+        "precision": "fp32",
+        "vocabulary": {"name": benchmark},
+        "templates": {"name": "imagenet80"},
+        "weights": openai if real else tiny,
+        "data": {"images": images},
+        "config": {"model": {}},
+        **changes,
+    }
+    metrics = {"mIoU": miou, "aAcc": 60.123, "mAcc": None}
+    return {"metrics": metrics, "per_class": {}, "manifest": manifest, "alarms": []}
+
+
+def test_published_numbers_are_complete_and_their_means_agree() -> None:
+    for row in published()["main"]:
+        values = [row["mIoU"][name] for name in BENCHMARKS]
+        assert sum(values) / 8 == pytest.approx(row["mIoU"]["mean"], abs=0.06), row["method"]
+    assert published_miou("voc21", "paper", False) == 64.8
+    assert published_miou("voc21", "release", True) == 67.2
+    assert published_miou("voc21", "mean_kk", False) == 59.1
+    assert published_miou("voc20", "mean_kk", False) is None
+    assert published_miou("voc21", "sclip", False) is None
+
+
+def test_only_the_published_protocol_can_be_compared() -> None:
+    assert differences("ade20k", result("ade20k", real=True)["manifest"]) == []
+    assert differences("context59", result("context59", data={"images": 5105}, real=True)["manifest"]) == []
+    found = differences("voc21", result("voc21", vocabulary={"name": "voc21_clean"})["manifest"])
+    assert found == ["3 images instead of 1449", "weights tiny", "vocabulary voc21_clean"]
+
+
+def test_table_says_what_cannot_be_compared_and_whose_numbers_stand_there() -> None:
+    rows = table({name: result(name, 10.0 + index) for index, name in enumerate(BENCHMARKS)})
+    assert [row["benchmark"] for row in rows] == [*BENCHMARKS, "mean"]
+    assert rows[0]["published"] == 64.8 and rows[-1]["published"] == 44.2
+    assert all("not comparable" in row["note"] for row in rows)
+    assert rows[-1]["mIoU"] == 13.5 and rows[0]["mAcc"] is None
+    for text in (as_markdown(rows), as_csv(rows), as_text(rows)):
+        assert HEADING in text
+    assert next(csv.DictReader(io.StringIO(as_csv(rows))))["mIoU"] == "10.0"
+
+
+def test_real_numbers_have_no_note() -> None:
+    rows = table({"voc21": result("voc21", real=True)})
+    assert len(rows) == 1 and rows[0]["note"] == ""
+
+
+def test_two_protocols_do_not_share_a_column_unsaid() -> None:
+    results = {"voc21": result("voc21"), "voc20": result("voc20", pamr=True)}
+    with pytest.raises(MixedProtocolsError, match="measured with 2 protocols"):
+        table(results)
+    rows = table(results, mixed=True)
+    assert [row["note"].split(";")[0] for row in rows] == ["protocol A", "protocol B"]
+    clean = result("voc20", vocabulary={"name": "voc20_clean"})
+    with pytest.raises(MixedProtocolsError):
+        table({"voc21": result("voc21"), "voc20": clean})
+
+
+def test_files_of_a_work_dir(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no <benchmark>/results.json in"):
+        read_results(tmp_path)
+    for name in ("voc20", "mine", "voc21"):
+        (tmp_path / name).mkdir()
+        content = result("voc20" if name == "mine" else name)
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    results = read_results(tmp_path)
+    assert list(results) == ["voc21", "voc20", "mine"]
+    write(tmp_path, table({"voc21": results["voc21"]}), {"voc21": "ran", "ade20k": "skipped: no data"})
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["rows"][0]["mIoU"] == 50.0 and content["runs"]["ade20k"] == "skipped: no data"
+    assert "- ade20k: skipped: no data" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "summary.csv").read_text().count("\n") == 2
+
+
+def test_summarize_refuses_and_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, pamr in (("voc21", False), ("voc20", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(result(name, pamr=pamr)))
+    script = str(ROOT / "tools/summarize.py")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path)])
+    with pytest.raises(SystemExit, match="error: these results were measured with 2 protocols"):
+        runpy.run_path(script, run_name="__main__")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path), "--mixed"])
+    runpy.run_path(script, run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "protocol B" in printed and "published*" in printed
+
+
+@pytest.mark.parametrize(("miou", "passed"), [(65.2, True), (64.0, False)])
+def test_a_run_of_the_published_protocol_passes_or_fails(miou: float, passed: bool) -> None:
+    found = verdict("voc21", result("voc21", miou, real=True, profile="release"))
+    assert found is not None and found["passed"] is passed
+    assert found["sentence"].startswith("pass" if passed else "FAIL")
+    assert "expected 64.8 within 0.5 (published)" in found["sentence"]
+
+
+def test_nothing_is_expected_of_other_settings() -> None:
+    assert verdict("voc21", result("voc21", 64.8, real=True)) is None
+    assert verdict("voc21", result("voc21", 64.8, real=True, profile="release", precision="bf16")) is None
+
+
+def test_measured_expectations_belong_to_weights_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dict(profile="paper", pamr=False, weights="abc", images={"voc21": 3}, mIoU={"voc21": 35.0}, tolerance=1)
+    monkeypatch.setattr(expected, "_entries", lambda: [entry])
+    found = verdict("voc21", result("voc21", 35.9))
+    assert found is not None and found["passed"] and "measured by this project" in found["sentence"]
+    assert verdict("voc21", result("voc21", 35.9, data={"images": 4})) is None
+    assert verdict("voc20", result("voc20", 35.9)) is None
+    assert summary.COLUMNS["published"] == HEADING
