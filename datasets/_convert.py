@@ -1,0 +1,184 @@
+"""Label maps to label maps by a look-up table: what the cvt_*.py scripts share.
+
+An output file is written under another name and then renamed, so that it is whole or not there; outputs that are
+there already are kept, so a conversion that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+NO_LABEL = -1  # in a table: this value must not occur
+STALE = 600  # seconds after which a file under construction belongs to a run that was killed
+Reader = Callable[[Path], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One file to convert.
+
+    Attributes:
+        source: Label map to read.
+        target: PNG to write.
+        table: int array; the value v becomes table[v]. NO_LABEL: v must not occur.
+        expected: In words, what values `source` should hold; for the error.
+    """
+
+    source: Path
+    target: Path
+    table: np.ndarray
+    expected: str
+
+
+def table_of(pairs: Iterable[tuple[int, int]], size: int = 256, default: int = NO_LABEL) -> np.ndarray:
+    """A look-up table of `size` entries from (value, label) pairs; other values become `default`."""
+    table = np.full(size, default, np.int64)
+    for value, label in pairs:
+        table[value] = label
+    return table
+
+
+def look_up(labels: np.ndarray, table: np.ndarray, expected: str = "") -> np.ndarray:
+    """Replace each value (H, W) by its entry in the table; uint8.
+
+    Raises:
+        ValueError: A value has no entry.
+    """
+    if labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise ValueError(f"is no label map: expected one whole number per pixel, got {labels.shape} {labels.dtype}")
+    values = np.unique(labels)
+    strange = [int(value) for value in values if not 0 <= value < len(table) or table[value] == NO_LABEL]
+    if strange:
+        raise ValueError(f"holds the values {strange[:5]}; expected {expected}")
+    return table[labels].astype(np.uint8)
+
+
+def read_png(path: Path) -> np.ndarray:
+    """The values of a label map; of a palette image, its indices."""
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def convert(job: Job, read: Reader = read_png) -> str | None:
+    """Convert one file unless its result is there; returns None, or a sentence about what went wrong."""
+    try:
+        if is_whole(job.target):
+            return None
+        labels = look_up(read(job.source), job.table, job.expected)
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"{job.source}: {error}"
+    save(labels, job.target)
+    return None
+
+
+def save(labels: np.ndarray, target: Path) -> None:
+    """Write a PNG so that it is whole or not there."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        Image.fromarray(labels).save(part, format="PNG")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its end: its checksums are right. Something else's half file is not."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return path.read_bytes()[-8:-4] == b"IEND"
+
+
+def run(jobs: Sequence[Job], out: Path, workers: int, read: Reader = read_png) -> int:
+    """Convert all files, with a progress bar; the exit status of the script.
+
+    Args:
+        jobs: What to do.
+        out: Folder that every target must be in.
+        workers: Processes.
+        read: Reads a source.
+
+    Raises:
+        ValueError: A target is not inside `out`.
+        OSError: A file cannot be written.
+    """
+    for folder in sorted({job.target.parent for job in jobs}):
+        inside(folder, out).mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(".*.part"):
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink(missing_ok=True)
+    work = partial(convert, read=read)
+    problems = []
+    if workers > 1 and len(jobs) > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            results = pool.map(work, jobs, chunksize=max(1, min(64, len(jobs) // (4 * workers))))
+            problems = [problem for problem in _bar(results, len(jobs)) if problem]
+    else:
+        problems = [problem for problem in _bar(map(work, jobs), len(jobs)) if problem]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print(f"{len(jobs) - len(problems)} of {len(jobs)} label maps are in {out}")
+    return 1 if problems else 0
+
+
+def _bar(results: Iterable[str | None], total: int) -> Iterable[str | None]:
+    return tqdm(results, total=total, unit="image", disable=None)
+
+
+def inside(folder: Path, out: Path) -> Path:
+    """The folder, if it lies in `out`, links followed.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not folder.resolve().is_relative_to(out.resolve()):
+        raise ValueError(
+            f"{folder} leads out of {out}, to {folder.resolve()}: nothing is written there; remove the link, or give "
+            "another folder with -o"
+        )
+    return folder
+
+
+def show_images(source: Path, target: Path, out: Path) -> None:
+    """Let `target` be a link to the folder of the images, relative if both lie side by side; keep one that is there."""
+    if target.exists() or not source.is_dir():
+        if not target.exists():
+            print(f"note: no images in {source}; put them into {target}", file=sys.stderr)
+        return
+    inside(target.parent, out).mkdir(parents=True, exist_ok=True)
+    target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()), target_is_directory=True)
+    print(f"{target} is a link to {source}")
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the arguments that all scripts have."""
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="folder to write")
+    workers = min(8, os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=workers, help=f"processes (default {workers})")
+    return parser
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """Run a script's main; what the user can put right is one sentence and status 1."""
+    try:
+        return main()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; start it again to go on", file=sys.stderr)
+        return 130

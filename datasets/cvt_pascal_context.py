@@ -1,0 +1,100 @@
+"""Make PASCAL Context with 60 classes from its annotations of 459 classes.
+
+    python datasets/cvt_pascal_context.py data/VOCdevkit/VOC2010 --labels trainval
+
+LABELS is the folder of the unpacked trainval.tar.gz: one <image>.mat per image, with an array LabelMap (0 to 459).
+Writes OUT/SegmentationClassContext/<image>.png, 59 classes as 1 to 59 and all else as the background, 0; and the lists
+OUT/ImageSets/SegmentationContext/{val,train}.txt: the images of VOC2010's ImageSets/Main/{val,train}.txt that have
+labels. Label maps that are there are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from _convert import Job, arguments, guarded, inside, run, show_images, table_of
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+# Of the 459 labels, the 59 that are evaluated, in the order of mmseg's PascalContextDataset (which is alphabetical)
+EVALUATED = (
+    2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144, 158,
+    159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354, 355, 360,
+    366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458,
+)  # fmt: skip
+LABELS = 459
+
+
+def context_table() -> np.ndarray:
+    """Table from the 459 labels to the 60 classes."""
+    pairs = ((value, index) for index, value in enumerate(EVALUATED, 1))
+    return table_of(pairs, LABELS + 1, default=0)
+
+
+def read_mat(path: Path) -> np.ndarray:
+    """The array LabelMap of a .mat file.
+
+    Raises:
+        ValueError: There is none, or the file is damaged.
+    """
+    try:
+        content = loadmat(path, variable_names=["LabelMap"])
+    except (MatReadError, NotImplementedError, TypeError, EOFError) as error:
+        raise ValueError(f"is no readable .mat file ({error})") from error
+    if "LabelMap" not in content:
+        raise ValueError("holds no array LabelMap; expected the files of Context's trainval.tar.gz")
+    return content["LabelMap"]
+
+
+def jobs(labels: Path, out: Path) -> list[Job]:
+    """What there is to convert.
+
+    Raises:
+        FileNotFoundError: Nothing.
+    """
+    maps = sorted(labels.glob("*.mat"))
+    if not maps:
+        raise FileNotFoundError(f"no .mat files in {labels}: give the folder of the unpacked trainval.tar.gz")
+    folder, table = out / "SegmentationClassContext", context_table()
+    return [Job(path, folder / f"{path.stem}.png", table, f"labels 0..{LABELS}") for path in maps]
+
+
+def write_lists(voc: Path, out: Path, labelled: set[str]) -> None:
+    """Write the lists of the images with labels, in the order of VOC's.
+
+    Raises:
+        FileNotFoundError: VOC's list is not there.
+    """
+    folder = inside(out / "ImageSets/SegmentationContext", out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("val", "train"):
+        source = voc / f"ImageSets/Main/{split}.txt"
+        if not source.is_file():
+            raise FileNotFoundError(f"{source} not found: it is part of VOCtrainval_03-May-2010.tar")
+        names = [name for name in source.read_text(encoding="utf-8").split() if name in labelled]
+        part = folder / f".{split}.txt.{os.getpid()}.part"
+        part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        part.replace(folder / f"{split}.txt")
+        print(f"{folder / split}.txt: {len(names)} images")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="VOC2010", help="folder with JPEGImages/ and ImageSets/")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of the .mat files")
+    args = arguments(parser).parse_args()
+    out = args.out if args.out is not None else args.source
+    todo = jobs(args.labels, out)
+    write_lists(args.source, out, {job.source.stem for job in todo})
+    status = run(todo, out, args.workers, read_mat)
+    show_images(args.source / "JPEGImages", out / "JPEGImages", out)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
