@@ -72,8 +72,8 @@ class _Source:
 
 
 def load_clip(
-    model: str,
-    pretrained: str | None = None,
+    model: str | Path,
+    pretrained: str | Path | None = None,
     precision: str = "fp32",
     quick_gelu: bool | None = None,
     origin: str | None = None,
@@ -104,9 +104,7 @@ def load_clip(
     return _assemble(source, weights, weights.tensors, quick_gelu, origin)
 
 
-def _load_tiny(
-    folder: Path, pretrained: str | None, quick_gelu: bool | None, origin: str | None
-) -> LoadedCLIP:
+def _load_tiny(folder: Path, pretrained: str | Path | None, quick_gelu: bool | None, origin: str | None) -> LoadedCLIP:
     """Load a folder with config.json and tiny_clip.safetensors, which holds the trained token rows only."""
     if pretrained is not None:
         raise WeightsError(
@@ -179,9 +177,7 @@ def _find(model: str, pretrained: str | None) -> _Source:
     arch.check_config(config, model)
     name = arch.clean_name(model)
     if not registry.is_pretrained_cfg(name, pretrained):
-        return _Source(
-            name, _local(pretrained, registry.list_pretrained_tags_by_model(name)), config, named=True
-        )
+        return _Source(name, _local(pretrained, registry.list_pretrained_tags_by_model(name)), config, named=True)
     tag = registry.get_pretrained_cfg(name, pretrained)
     path = download_tag(tag, f"tag {pretrained!r} of {name}")
     origin = pretrained.lower().replace("-", "_")  # how open_clip compares tags
@@ -193,10 +189,7 @@ def _find_on_hub(model: str, pretrained: str | None) -> _Source:
     path = download_from_hub(repository, "open_clip_config.json", f"config of {model}")
     config, preprocess = arch.read_config(path)
     arch.check_config(config, model)
-    if pretrained is None:
-        weights = download_from_hub(repository, None, f"weights of {model}")
-    else:
-        weights = _local(pretrained)
+    weights = _local(pretrained) if pretrained else download_from_hub(repository, None, f"weights of {model}")
     return _Source(model, weights, config, preprocess=preprocess)
 
 
@@ -242,10 +235,7 @@ def _origin_of_archive(weights: WeightFile) -> str | None:
     """Return 'openai' if the file is one of OpenAI's published archives, by its sha256."""
     if not weights.torchscript:
         return None
-    urls = [
-        registry.get_pretrained_url(name, "openai")
-        for name in registry.list_pretrained_models_by_tag("openai")
-    ]
+    urls = [registry.get_pretrained_url(name, "openai") for name in registry.list_pretrained_models_by_tag("openai")]
     published = {url.split("/")[-2] for url in urls if url.count("/") > 1}  # .../models/<sha256>/<name>.pt
     return "openai" if hash_file(weights.path) in published else None
 

@@ -41,9 +41,7 @@ def download_from_hub(repository: str, file: str | None, what: str) -> Path:
         WeightsNotFoundError: it is not here and cannot be downloaded.
     """
     names = (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-    return _fetch(
-        repository, names, lambda: registry.download_pretrained_from_hf(repository, filename=file), what
-    )
+    return _fetch(repository, names, lambda: registry.download_pretrained_from_hf(repository, filename=file), what)
 
 
 def _fetch(repository: str, names: tuple[str, ...], download: Callable[[], str], what: str) -> Path:

@@ -18,9 +18,7 @@ _ROWS = "token_embedding.weight"
 _IDS = "token_ids"
 
 
-def expand_token_embedding(
-    tensors: Mapping[str, Tensor], vocab_size: int
-) -> tuple[dict[str, Tensor], frozenset[int]]:
+def expand_token_embedding(tensors: Mapping[str, Tensor], vocab_size: int) -> tuple[dict[str, Tensor], frozenset[int]]:
     """Put the kept rows of the token embedding back in their places; the others are zero.
 
     Args:
@@ -36,16 +34,8 @@ def expand_token_embedding(
     """
     rest = dict(tensors)
     rows, ids = rest.get(_ROWS), rest.pop(_IDS, None)
-    if (
-        rows is None
-        or ids is None
-        or rows.ndim != 2
-        or ids.shape != rows.shape[:1]
-        or ids.is_floating_point()
-    ):
-        raise WeightsError(
-            f"the weights hold no {_IDS} (R,) for the R rows of {_ROWS}: reinstall the package"
-        )
+    if rows is None or ids is None or rows.ndim != 2 or ids.shape != rows.shape[:1] or ids.is_floating_point():
+        raise WeightsError(f"the weights hold no {_IDS} (R,) for the R rows of {_ROWS}: reinstall the package")
     kept = ids.long()
     if len(kept.unique()) != len(kept) or (kept < 0).any() or (kept >= vocab_size).any():
         raise WeightsError(f"{_IDS} are not distinct numbers below {vocab_size}: reinstall the package")
@@ -82,11 +72,5 @@ class TinyTokenizer:
 
     def unknown_words(self, texts: list[str]) -> list[str]:
         """Return the words, in order of appearance, of which some piece has no trained row."""
-        words = [
-            word for text in texts for word in self._tokenizer.pat.findall(self._tokenizer.clean_fn(text))
-        ]
-        return [
-            word
-            for word in dict.fromkeys(words)
-            if not self._trained.issuperset(self._tokenizer.encode(word))
-        ]
+        words = [word for text in texts for word in self._tokenizer.pat.findall(self._tokenizer.clean_fn(text))]
+        return [word for word in dict.fromkeys(words) if not self._trained.issuperset(self._tokenizer.encode(word))]

@@ -49,9 +49,7 @@ def scenes(count=16, size=(80, 112), seed=0):
 def logged(monkeypatch):
     """What was logged: (message, level)."""
     lines = []
-    monkeypatch.setattr(
-        C, "print_log", lambda message, logger, level=logging.INFO: lines.append((message, level))
-    )
+    monkeypatch.setattr(C, "print_log", lambda message, logger, level=logging.INFO: lines.append((message, level)))
     return lines
 
 
@@ -128,8 +126,7 @@ def test_channels_that_are_always_strong_are_found_by_the_profile_alone(make_vit
 
 def test_both_halves_of_the_images_agree(planted):
     halves = [
-        C.pick_peaks(s.profile, s.crossings)
-        for s in (C.measure(planted.vit, [scenes()[part::2]]) for part in (0, 1))
+        C.pick_peaks(s.profile, s.crossings) for s in (C.measure(planted.vit, [scenes()[part::2]]) for part in (0, 1))
     ]
     assert C.agreement(*halves) == 1.0
 
@@ -172,9 +169,7 @@ def test_auto_takes_the_data_file_for_known_weights_only(loaded, make_vit, logge
     assert "4, 162" in logged[-1][0]
     assert C.resolve_distraction_dims(dataclasses.replace(openai, origin="laion2b_s34b_b88k")) == "calibrated"
     assert C.resolve_distraction_dims(dataclasses.replace(openai, origin=None)) == "calibrated"
-    assert (
-        C.resolve_distraction_dims(dataclasses.replace(openai, architecture="ViT-L-14-336")) == "calibrated"
-    )
+    assert C.resolve_distraction_dims(dataclasses.replace(openai, architecture="ViT-L-14-336")) == "calibrated"
 
 
 def test_auto_calibrates_unknown_weights_says_so_and_keeps_the_result(loaded, planted, logged, monkeypatch):

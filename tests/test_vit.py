@@ -64,9 +64,7 @@ def test_qkv_equals_a_loop_over_heads(tiny_vit):
         assert got.shape == (2, 4, 6, 16)
         for head in range(4):
             rows = slice(part * 64 + head * 16, part * 64 + (head + 1) * 16)
-            torch.testing.assert_close(
-                got[:, head], normed @ weight[rows].T + bias[rows], rtol=1e-5, atol=1e-5
-            )
+            torch.testing.assert_close(got[:, head], normed @ weight[rows].T + bias[rows], rtol=1e-5, atol=1e-5)
 
 
 def test_softmax_attention_equals_a_loop_and_the_fused_kernel():
@@ -163,9 +161,7 @@ def test_positional_table_differs_from_resizing_by_output_size(tiny_vit):
 
 @pytest.mark.parametrize("native", [1, 7, 13, 14, 16, 24, 37])
 def test_positional_table_has_the_right_size_on_any_grid(native):
-    vit = SimpleNamespace(
-        positional_embedding=torch.zeros(1 + native * native, 1), grid_size=(native, native)
-    )
+    vit = SimpleNamespace(positional_embedding=torch.zeros(1 + native * native, 1), grid_size=(native, native))
     for side in [*range(1, 80), 127, 128, 129, 255, 511, 1000, 4095]:
         assert V.positional_table(vit, (side, 3)).shape == (1 + side * 3, 1)
 
