@@ -1,0 +1,85 @@
+"""Check a benchmark's files: python tools/check_data.py BENCHMARK|all [--data-root D]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import _checkout  # noqa: F401
+
+import rfclip  # noqa: F401  (before anything of mmseg)
+
+from tqdm import tqdm  # isort: skip
+from rfclip.configs_path import BENCHMARKS
+from rfclip.datacheck import Report, check
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Check a benchmark's files: how many there are, that images and label maps belong together, that "
+        "all can be read, sizes, label values, and which classes occur. Exit status 0 only if nothing is wrong."
+    )
+    parser.add_argument("benchmark", metavar="BENCHMARK|all", choices=[*BENCHMARKS, "all"], help=", ".join(BENCHMARKS))
+    parser.add_argument("--data-root", help="folder that stands for the configs' data/")
+    parser.add_argument(
+        "--show", type=int, default=5, metavar="N", help="findings of a kind that are shown (default 5)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    return parser.parse_args(arguments)
+
+
+def progress(results: Iterable[Any], total: int) -> Iterable[Any]:
+    """A bar on a terminal."""
+    return tqdm(results, total=total, unit="image", disable=None)
+
+
+def lines(report: Report, most: int) -> list[str]:
+    """The report for a terminal; of each kind of finding the first `most`."""
+    kinds = defaultdict(list)
+    for finding in report.findings:
+        kinds[finding.kind].append(str(finding))
+    verdict = f"{len(report.findings)} findings" if report.findings else "all well"
+    text = [f"{report.benchmark} ({report.root}): {verdict}", *(f"  {note}" for note in report.notes)]
+    for kind, found in kinds.items():
+        text += [f"  {kind}: {sentence}" for sentence in found[:most]]
+        if len(found) > most:
+            text.append(f"  {kind}: and {len(found) - most} more (--show {len(found)})")
+    return text
+
+
+def is_absent(report: Report) -> bool:
+    """Whether there is nothing to check."""
+    return any(finding.kind == "missing" for finding in report.findings)
+
+
+def main() -> int:
+    """Check what was asked for; of 'all', what is there."""
+    args = parse()
+    names = BENCHMARKS if args.benchmark == "all" else (args.benchmark,)
+    reports = []
+    for name in names:
+        reports.append(check(name, args.data_root, progress))
+        print("\n".join(lines(reports[-1], args.show)), flush=True)
+    if args.json is not None:
+        text = json.dumps([asdict(report) for report in reports], indent=1, default=str)
+        args.json.write_text(text + "\n", encoding="utf-8")
+    there = [report for report in reports if not is_absent(report)]
+    if not there:
+        print("nothing to check: python datasets/make_sample.py data/sample makes a sample", file=sys.stderr)
+        return 1
+    wrong = there if args.benchmark == "all" else reports
+    return 1 if any(report.findings for report in wrong) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
