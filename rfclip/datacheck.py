@@ -235,7 +235,7 @@ def _look_at_all(
     pairs: Sequence[tuple[Path, Path]], convention: Convention, root: Path, progress: Progress
 ) -> list[tuple[list[Finding], tuple[int, ...]]]:
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda pair: check_pair(*pair, convention, root), pairs)
+        results = pool.map(lambda pair: check_pair(pair[0], pair[1], convention, root), pairs)
         return list(progress(results, len(pairs)))
 
 
