@@ -3,6 +3,9 @@
 Importing the package registers its models, methods, data sets and metric in mmseg's registries.
 """
 
+import importlib
+from typing import Any
+
 from rfclip.compat import enable
 
 enable()
@@ -13,4 +16,11 @@ from rfclip.configs_path import config  # noqa: E402
 from rfclip.segmentor import RFCLIP, encode_dense  # noqa: E402
 from rfclip.version import __version__  # noqa: E402
 
-__all__ = ["RFCLIP", "OpenVocabSegmenter", "Segmentation", "__version__", "config", "encode_dense"]
+__all__ = ["RFCLIP", "OpenVocabSegmenter", "Segmentation", "__version__", "config", "encode_dense", "explain"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import rfclip.explain, and with it the plots, when it is first asked for."""
+    if name == "explain":
+        return importlib.import_module("rfclip.explain")
+    raise AttributeError(f"module 'rfclip' has no attribute {name!r}")

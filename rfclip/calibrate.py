@@ -224,7 +224,7 @@ def image_files(folder: Path) -> list[Path]:
 def read_images(paths: Iterable[Path], short_side: int) -> Iterator[Tensor]:
     """Read images one by one: (1, H, W, 3) uint8 RGB, resized to a short side in pixels."""
     for path in paths:
-        yield torch.from_numpy(resize_short_side(read_image(path), short_side))[None]
+        yield torch.tensor(resize_short_side(read_image(path), short_side))[None]
 
 
 def _fingerprint(paths: Iterable[Path]) -> str:

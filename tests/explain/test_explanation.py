@@ -1,0 +1,103 @@
+"""The arrays of an explanation, against the segmenter and against the method's own functions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from rfclip.api import OpenVocabSegmenter
+from rfclip.explain import examine
+from rfclip.explain.figures import PLOTS, busiest_layer, draw, likeliest_classes
+from rfclip.pipeline import Windows
+
+
+def test_shapes(explanation):
+    e, layers, count = explanation, 3, 4 * 6
+    assert e.grid == (4, 6) and e.layers == (0, 1, 2)
+    assert e.before.shape == e.after.shape == (layers, count, count)
+    assert e.ratio.shape == (layers + 1, count)
+    assert e.distractors.shape == e.defocus.shape == (layers, count)
+    assert e.similarity.shape == (3, 4, 6)
+    assert e.labels.shape == e.without.shape == (100, 150)
+    assert e.seen.shape == (64, 96, 3)
+    assert e.point == (0, 5)
+    assert e.methods == ("MeanKK", "RefocusCLIP")
+
+
+def test_labels_are_those_of_the_segmenter(segmenter, photo, explanation, classes):
+    segmenter.settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"))
+    assert (segmenter(photo, classes).labels == explanation.labels).all()
+
+
+def test_distractors_are_above_the_threshold_and_keep_one_minus_beta(explanation):
+    e = explanation
+    assert e.distractors.any()
+    assert (e.distractors == (e.ratio[:-1] > 1)).all()
+    given, kept = e.received()
+    np.testing.assert_allclose(kept[e.distractors], 0.3 * given[e.distractors], rtol=1e-4)
+    before, after = e.on_distractors()
+    np.testing.assert_allclose(after, 0.3 * before, rtol=1e-4)
+    np.testing.assert_allclose(e.before.sum(-1), e.after.sum(-1), rtol=1e-4)
+    assert not (e.defocus & e.distractors).any()
+
+
+def test_the_similarity_of_a_class_is_that_of_its_best_name(segmenter, photo, classes):
+    both = examine(segmenter, photo, classes).similarity
+    single = examine(segmenter, photo, ["sky", "temple", "pagoda"]).similarity
+    np.testing.assert_allclose(both[1], single[1:].max(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("fit, expected", [("pad", (4, 6)), ("crop", (4, 5))])
+def test_patch_fit(segmenter, photo, fit, expected, classes):
+    segmenter.settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"), patch_fit=fit)
+    e = examine(segmenter, photo[:, :135], classes, point=(134, 99))  # 64 x 86 pixels for the network
+    assert e.grid == expected and e.seen.shape == (16 * expected[0], 16 * expected[1], 3)
+    assert e.point == (3, expected[1] - 1)
+    assert (segmenter(photo[:, :135], classes).labels == e.labels).all()
+
+
+@pytest.mark.parametrize("name", ["VanillaCLIP", "SCLIP", "RefocusCLIPRelease"])
+def test_every_method_can_be_explained(clip_files, segmenter, photo, name, classes, monkeypatch):
+    monkeypatch.setattr("rfclip.calibrate.SCENES", 4)
+    other = OpenVocabSegmenter(**clip_files, device="cpu", templates=["a {}."], method={"type": name}, short_side=64)
+    e = examine(other, photo, classes, baseline={"type": "ClearCLIP"})
+    assert e.methods == ("ClearCLIP", name)
+    assert e.defocus is None and e.after is None
+    assert e.distractors.any()  # the planted channels, found by calibration where the method has none
+    assert "partition" not in draw(e)
+
+
+def test_layers_can_be_chosen(segmenter, photo, explanation, classes):
+    e = examine(segmenter, photo, classes, layers=[2, 0])
+    assert e.layers == (0, 2)
+    assert torch.equal(torch.from_numpy(e.before), torch.from_numpy(explanation.before[[0, 2]]))
+    np.testing.assert_array_equal(e.ratio, explanation.ratio[[0, 2, 3]])
+
+
+def test_a_large_picture_is_seen_smaller(segmenter, photo, monkeypatch, classes):
+    monkeypatch.setattr("rfclip.explain.explanation.MOST_PATCHES", 12)
+    assert np.prod(examine(segmenter, photo, classes).grid) <= 15
+
+
+@pytest.mark.parametrize("point", [(150, 0), (0, 100), (-1, 5), (float("nan"), 1)])
+def test_points_outside(segmenter, photo, point, classes):
+    with pytest.raises(ValueError, match=r"is not in the picture: x is in 0\.\.149, y in 0\.\.99"):
+        examine(segmenter, photo, classes, point=point)
+
+
+@pytest.mark.parametrize("layers", [[3], [], [-1], ["a"]])
+def test_layers_that_do_not_exist(segmenter, photo, layers, classes):
+    with pytest.raises(ValueError, match="layers"):
+        examine(segmenter, photo, classes, layers=layers)
+
+
+def test_choice_of_what_is_shown(explanation):
+    assert busiest_layer(explanation) == int(np.argmax(explanation.on_distractors()[0]))
+    best = explanation.similarity.reshape(3, -1).max(1)
+    assert likeliest_classes(explanation, 2) == sorted(np.argsort(-best)[:2])
+
+
+def test_unknown_plots(explanation):
+    with pytest.raises(ValueError, match=f"no plot 'stripe'; there are {', '.join(PLOTS)}"):
+        draw(explanation, ["stripe"])

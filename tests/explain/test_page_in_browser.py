@@ -1,0 +1,119 @@
+"""The page in a real headless browser: a click on a patch changes the pictures."""
+
+import os
+import shutil
+
+import pytest
+
+from rfclip.explain.figures import PLOTS
+from rfclip.explain.report import write
+
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1000",
+)
+PICTURES = "return [...document.querySelectorAll('#interactive canvas')].map(canvas => canvas.toDataURL())"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER) and os.environ.get("CI") != "true", reason="no Chromium here"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # selenium leaves the driver's pipes to the collector
+]
+
+
+@pytest.fixture
+def browser(tmp_path):
+    assert CHROMIUM and DRIVER, "this test needs Chromium and its driver (Debian: chromium, chromium-driver)"
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(explanation, tmp_path):
+    return write(explanation, tmp_path / "out", "photo", {"Method": "a test"}, ["labels", "budget"])[0].as_uri()
+
+
+def open_page(browser, page):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(page)
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.body.dataset.ready === 'yes'"))
+
+
+def test_a_click_shows_the_attention_of_another_patch(browser, page):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    open_page(browser, page)
+    before = browser.execute_script(PICTURES)
+    assert len(before) == 2 + 2 * 3  # the picture, the colour bar, before and after in three layers
+    picture = browser.find_element(By.ID, "picture")
+    assert browser.find_element(By.ID, "chosen").text == "Chosen: row 1, column 6"
+
+    width, height = picture.size["width"], picture.size["height"]
+    offset = (round((1.5 / 6 - 0.5) * width), round((2.5 / 4 - 0.5) * height))
+    ActionChains(browser).move_to_element_with_offset(picture, *offset).click().perform()
+    assert browser.find_element(By.ID, "chosen").text == "Chosen: row 3, column 2"
+    after = browser.execute_script(PICTURES)
+    changed = [one != other for one, other in zip(before, after, strict=True)]
+    assert changed == [True, False] + [True] * 6
+
+    picture.send_keys(Keys.ARROW_RIGHT)
+    assert browser.find_element(By.ID, "chosen").text == "Chosen: row 3, column 3"
+    assert browser.execute_script(PICTURES)[2:] != after[2:]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_colours_are_those_of_the_arrays(browser, page, explanation):
+    open_page(browser, page)
+    canvas = "document.querySelectorAll('#layers canvas')[5]"  # block 3, after
+    script = f"""
+        const canvas = {canvas}, size = canvas.width / 6, context = canvas.getContext('2d');
+        return [...Array(24).keys()].map(index => [...context.getImageData(
+            (index % 6 + 0.5) * size, (Math.floor(index / 6) + 0.5) * size, 1, 1).data])"""
+    drawn = browser.execute_script(script)
+    data = browser.execute_script("return JSON.parse(document.getElementById('data').textContent)")
+    values = explanation.after[2, 5] * 24 / data["top"]  # the patch in row 1, column 6
+    for pixel, value in zip(drawn, values, strict=True):
+        expected = [
+            data["colours"][min(255, max(0, round(255 * min(value, 1) ** 0.5) + slack))] for slack in (-1, 0, 1)
+        ]
+        assert "#{:02x}{:02x}{:02x}".format(*pixel[:3]) in expected
+
+
+def test_without_javascript_the_page_is_readable(page, tmp_path):
+    assert CHROMIUM, "this test needs Chromium"
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        driver.get(page)
+        assert not driver.find_element(By.ID, "interactive").is_displayed()
+        for name in ("labels", "budget"):
+            section = driver.find_element(By.ID, name)
+            assert section.is_displayed() and PLOTS[name].title in section.text
+            assert section.find_element(By.TAG_NAME, "img").size["width"] > 300
+    finally:
+        driver.quit()
