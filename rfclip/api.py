@@ -16,6 +16,7 @@ from torch import Tensor
 from rfclip import overlay, pipeline, vit
 from rfclip.clip_loader import load_clip
 from rfclip.images import ImageSource, read_image, resize_short_side
+from rfclip.methods.base import encode_image
 from rfclip.prior import Prior
 from rfclip.segmentor import AUTOCAST, build_method, build_refiner
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
@@ -168,7 +169,6 @@ class OpenVocabSegmenter:
         self.templates = load_templates(templates)
         self.precision = precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        weights = None if model == "tiny" or pretrained is None else str(pretrained)
         self.loaded = load_clip(
             model,
             None if model == "tiny" else pretrained,
@@ -217,16 +217,24 @@ class OpenVocabSegmenter:
 
     def encode(self, images: Tensor) -> Any:
         """Run the dense method on normalised images (B, 3, H, W)."""
-        dtype = AUTOCAST[self.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with self._autocast():
             return self.method(self.loaded.model.visual, images)
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        """Return the image embeddings (B, E) that `encode` would, without the rest."""
+        with self._autocast():
+            return encode_image(self.method, self.loaded.model.visual, images)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = AUTOCAST[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     @torch.no_grad()
     def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
         image = read_image(source)
         inputs = self.preprocess(image)
         patch = vit.patch_size(self.loaded.model.visual)
-        maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch)
+        maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch, self._encode_image)
         size = (image.shape[0], image.shape[1])
         result = pipeline.label_image(maps[0], inputs[0], size, queries, self.settings)
         labels = result.labels.cpu().numpy()

@@ -30,15 +30,18 @@ class KeyAttention:
 
     Attributes:
         layers: how many layers have been added.
+        sum_up: whether there is a sum; without, layers can only be looked at one by one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sum_up: bool = True) -> None:
         self.layers = 0
+        self.sum_up = sum_up
         self._total = torch.empty(0)  # (B, H, N, N)
 
     def add(self, k: Tensor) -> None:
         """Add a layer, given its keys (B, H, 1+N, d/H)."""
-        self._add(k, None)
+        if self.sum_up:
+            self._add(k, None)
 
     def add_and_look(self, k: Tensor) -> Tensor:
         """Add a layer, given its keys (B, H, 1+N, d/H); return its own block, mean over heads (B, N, N)."""
@@ -48,11 +51,12 @@ class KeyAttention:
         return over_heads.div_(k.shape[1])
 
     def _add(self, k: Tensor, over_heads: Tensor | None) -> None:
-        if self.layers == 0:
+        if self.layers == 0 and self.sum_up:
             batch, count, tokens, _ = k.shape
             self._total = k.new_zeros(batch, count, tokens - 1, tokens - 1, dtype=_precision(k))
         for image, heads, attn in _key_attention(k):
-            self._total[image, heads] += attn
+            if self.sum_up:
+                self._total[image, heads] += attn
             if over_heads is not None:
                 over_heads[image] += attn.sum(0)
         self.layers += 1
@@ -131,9 +135,7 @@ def redistributed_attention(
     out = torch.empty_like(v)
     for i, moves in enumerate(affected.tolist()):
         image = q[i : i + 1], k[i : i + 1], v[i : i + 1]
-        out[i] = (
-            _attend_by_groups(*image, distractors[i], defocus[i], beta) if moves else fused_attention(*image)
-        )[0]
+        out[i] = (_attend_by_groups(*image, distractors[i], defocus[i], beta) if moves else fused_attention(*image))[0]
     return out
 
 
@@ -144,9 +146,7 @@ def redistributed_matrix(attn: Tensor, distractors: Tensor, defocus: Tensor, bet
     return result
 
 
-def _attend_by_groups(
-    q: Tensor, k: Tensor, v: Tensor, distractors: Tensor, defocus: Tensor, beta: float
-) -> Tensor:
+def _attend_by_groups(q: Tensor, k: Tensor, v: Tensor, distractors: Tensor, defocus: Tensor, beta: float) -> Tensor:
     """Redistribute without leaving the fused kernel.
 
     Redistribution scales the three groups of columns (givers, receivers, the rest with the class token) by one

@@ -105,9 +105,7 @@ class Settings:
         """
         index = self.background_index
         if index is not None and not 0 <= index < len(vocabulary.names):
-            raise ValueError(
-                f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)"
-            )
+            raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
         if self.prob_thd > 0 and isinstance(name, str) and vocabulary.has_background is False:
             raise ValueError(
                 f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
@@ -138,7 +136,14 @@ class Queries:
         return cls(text, vocabulary.query_class, len(vocabulary.names), clusters)
 
 
-def cosine_maps(encode: Encoder, images: Tensor, queries: Queries, settings: Settings, patch: int) -> Tensor:
+def cosine_maps(
+    encode: Encoder,
+    images: Tensor,
+    queries: Queries,
+    settings: Settings,
+    patch: int,
+    encode_image: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Cosines of every pixel with every query, after the prior and with the windows merged.
 
     Args:
@@ -147,6 +152,7 @@ def cosine_maps(encode: Encoder, images: Tensor, queries: Queries, settings: Set
         queries: the vocabulary.
         settings: windows, prior, patch_fit.
         patch: side of a patch in pixels.
+        encode_image: (B, 3, H, W) -> (B, E), the image embedding of `encode` alone, if there is a shorter way to it.
 
     Returns:
         (B, Q, H, W) fp32, in -1..1.
@@ -157,7 +163,9 @@ def cosine_maps(encode: Encoder, images: Tensor, queries: Queries, settings: Set
         return _piece_maps(encode, images, queries, settings, patch, None)
     whole = None
     if settings.prior is not None and settings.prior.scope == "image":
-        whole = _image_similarity(encode, _fitted(images, settings, patch), queries)
+        whole = _image_similarity(
+            encode_image or (lambda image: encode(image).image), _fitted(images, settings, patch), queries
+        )
     merged = []
     for index, image in enumerate(images):
         similarity = None if whole is None else whole[index : index + 1]
@@ -233,9 +241,7 @@ def _piece_maps(
     if settings.prior is not None and queries.clusters is not None:
         if similarity is None:
             similarity = F.normalize(dense.image.float(), dim=-1) @ queries.text.T
-        text = prior.shift_text(
-            text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight
-        )
+        text = prior.shift_text(text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight)
     cosines = (patches @ text.transpose(-1, -2)).transpose(1, 2).unflatten(-1, dense.grid)  # (B, Q, h, w)
     if settings.prior is not None and similarity is not None:
         cosines = prior.blend(cosines, similarity, settings.prior.image_weight)
@@ -243,9 +249,9 @@ def _piece_maps(
     return maps[..., :height, :width]
 
 
-def _image_similarity(encode: Encoder, images: Tensor, queries: Queries) -> Tensor:
+def _image_similarity(encode_image: Callable[[Tensor], Tensor], images: Tensor, queries: Queries) -> Tensor:
     """(B, Q) cosines of whole images with the queries, image by image to bound the memory."""
-    embeddings = torch.cat([encode(image[None]).image for image in images])
+    embeddings = torch.cat([encode_image(image[None]) for image in images])
     return F.normalize(embeddings.float(), dim=-1) @ queries.text.T
 
 

@@ -17,7 +17,7 @@ from rfclip import pipeline, vit
 from rfclip.calibrate import resolve_distraction_dims
 from rfclip.clip_loader import LoadedCLIP, load_clip
 from rfclip.labels import LabelMap
-from rfclip.methods.base import DenseOutput
+from rfclip.methods.base import DenseOutput, encode_image
 from rfclip.pamr import PAMR
 from rfclip.prior import Prior
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
@@ -116,9 +116,17 @@ class RFCLIP(BaseSegmentor):
 
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
-        dtype = AUTOCAST[self.precision]
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        with self._autocast(images):
             return self.method(self.clip.visual, images)
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        """Return the image embeddings (B, E) that `encode` would, without the rest."""
+        with self._autocast(images):
+            return encode_image(self.method, self.clip.visual, images)
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        dtype = AUTOCAST[self.precision]
+        return torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Label a batch.
@@ -168,7 +176,7 @@ class RFCLIP(BaseSegmentor):
     @torch.no_grad()
     def _cosine_maps(self, images: Tensor, queries: pipeline.Queries) -> Tensor:
         return pipeline.cosine_maps(
-            self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual)
+            self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual), self._encode_image
         )
 
 

@@ -67,6 +67,24 @@ def test_windows_are_encoded_apart_and_averaged(text: torch.Tensor, prior: Prior
     torch.testing.assert_close(maps(slide, text, picture), total / count)
 
 
+def test_whole_image_is_asked_for_its_embedding_alone(text: torch.Tensor) -> None:
+    settings = Settings(Windows("slide", crop_size=24, stride=16), prior=Prior(0.3, 0.1, 0.5))
+    pictures, queries = images(2, 40, 56), Queries.of(text, WORDS, settings)
+    seen: list[torch.Size] = []
+
+    def windows_only(pieces: torch.Tensor) -> DenseOutput:
+        seen.append(pieces.shape[-2:])
+        return encode(pieces)
+
+    def whole_only(pieces: torch.Tensor) -> torch.Tensor:
+        assert pieces.shape == (1, 3, 40, 56)
+        return encode(pieces).image
+
+    result = pipeline.cosine_maps(windows_only, pictures, queries, settings, PATCH, whole_only)
+    assert set(seen) == {(24, 24)}
+    torch.testing.assert_close(result, maps(settings, text, pictures))
+
+
 def test_prior_scopes_differ_only_with_several_windows(text: torch.Tensor) -> None:
     image, window = (
         Settings(Windows("slide", 24, 16), prior=Prior(0.4, 0.1, 0.5, scope=s)) for s in ("image", "window")

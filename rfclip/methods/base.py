@@ -31,8 +31,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
@@ -130,15 +131,36 @@ def ordinary_blocks(
     return tokens, grid
 
 
+class OrdinaryImage:
+    """A method whose image embedding is that of the ordinary tower, whatever it does to the patches."""
+
+    @torch.no_grad()
+    def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
+        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
+        tokens, _ = ordinary_blocks(vit, images, None)
+        return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
+
+
+def encode_image(method: Any, vit: VisionTransformer, images: Tensor) -> Tensor:
+    """Return a method's image embeddings (B, E), without its dense output where it can leave that out.
+
+    Args:
+        method: a dense method; one with `image_embedding(vit, images)` is asked for it, any other is run in full.
+        vit: the tower.
+        images: (B, 3, H, W), normalised.
+    """
+    if hasattr(method, "image_embedding"):
+        return method.image_embedding(vit, images)
+    return method(vit, images).image
+
+
 def record_attention(record: Recorder, layer: int, q: Tensor, k: Tensor) -> None:
     """Show what a block attends to, given its queries and keys (B, H, 1+N, d/H)."""
     record.record("attn_qk", layer, softmax_attention(q, k))
     record.record("attn_kk", layer, softmax_attention(k, k))
 
 
-def record_boundary(
-    record: Recorder, layer: int, tokens: Tensor, dims: Sequence[int], distractors: Tensor
-) -> None:
+def record_boundary(record: Recorder, layer: int, tokens: Tensor, dims: Sequence[int], distractors: Tensor) -> None:
     """Show the stream (B, 1+N, d) between two blocks, its distraction scores and its distractors (B, N)."""
     record.record("residual", layer, tokens)
     record.record("phi", layer, distraction_scores(tokens[:, 1:], dims))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rfclip.methods.base import (
     DenseOutput,
+    OrdinaryImage,
     Recorder,
     attention_branch,
     class_embedding,
@@ -25,7 +26,7 @@ from rfclip.vit import blocks, fused_attention, qkv, softmax_attention
 
 @MODELS.register_module()
 @dataclass(frozen=True)
-class ClearCLIP:
+class ClearCLIP(OrdinaryImage):
     """softmax qq, no residual, no MLP; no settings."""
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rfclip.methods.base import (
     DenseOutput,
+    OrdinaryImage,
     Recorder,
     attention_branch,
     class_embedding,
@@ -25,7 +26,7 @@ from rfclip.vit import blocks, qkv
 
 @MODELS.register_module()
 @dataclass(frozen=True)
-class MaskCLIP:
+class MaskCLIP(OrdinaryImage):
     """out_proj(v), no residual, no MLP; no settings."""
 
     @torch.no_grad()

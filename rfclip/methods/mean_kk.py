@@ -15,6 +15,7 @@ from torch import Tensor
 from rfclip.attention import KeyAttention
 from rfclip.methods.base import (
     DenseOutput,
+    OrdinaryImage,
     Recorder,
     attention_branch,
     class_embedding,
@@ -26,7 +27,7 @@ from rfclip.vit import blocks, qkv
 
 @MODELS.register_module()
 @dataclass(frozen=True)
-class MeanKK:
+class MeanKK(OrdinaryImage):
     """mean over layers of softmax kk, its patch-patch block; no residual, no MLP; no settings."""
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from rfclip.checks import check_above_zero
 from rfclip.methods.base import (
     DenseOutput,
+    OrdinaryImage,
     Recorder,
     attention_branch,
     class_embedding,
@@ -28,7 +29,7 @@ from rfclip.vit import blocks, qkv
 
 @MODELS.register_module()
 @dataclass(frozen=True)
-class NACLIP:
+class NACLIP(OrdinaryImage):
     """softmax(scale kk + omega), omega a Gaussian of the patches' distance; no residual, no MLP.
 
     Attributes:

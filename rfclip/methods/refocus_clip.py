@@ -70,12 +70,51 @@ class RefocusCLIP:
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
-        dims = resolve_dims(self.distraction_dims, vit)
-        chosen = chosen_layers(self.layers, num_layers(vit))
-        keys, cuts = KeyAttention(), _Cuts(self.solver, record)
         *earlier, last = blocks(vit)
         end = len(earlier)
+        keys, cuts = KeyAttention(), _Cuts(self.solver, record)
+        tokens, distractors, grid = self._refocused_blocks(vit, images, keys, cuts, record)
+        q, k, v = qkv(last, tokens)
+        keys.add(k)
+        if end in chosen_layers(self.layers, num_layers(vit)) and cuts.needed(distractors):
+            defocus = cuts.locate_defocus(keys.mean_over_heads(), distractors, end)
+            heads = keys.attend_redistributed(v[:, :, 1:], distractors, defocus, self.beta)
+            if record is not None:
+                after = redistribute_attention(keys.mean(), distractors, defocus, self.beta)
+                record.record("attn_dense_refocused", None, after)
+        else:
+            heads = keys.attend(v[:, :, 1:])
+        if record is not None:
+            record_attention(record, end, q, k)
+            record.record("attn_dense", None, keys.mean())
+            record.record("residual", end + 1, run_block(last, tokens))
+        patches = attention_branch(last, heads)  # no residual, no MLP
+        return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)
 
+    @torch.no_grad()
+    def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
+        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
+        keys, cuts = KeyAttention(sum_up=False), _Cuts(self.solver, None)
+        tokens, _, _ = self._refocused_blocks(vit, images, keys, cuts, None)
+        return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
+
+    def _refocused_blocks(
+        self,
+        vit: VisionTransformer,
+        images: Tensor,
+        keys: KeyAttention,
+        cuts: _Cuts,
+        record: Recorder | None,
+    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Run all blocks but the last, refocused, and add their key-key attention to `keys`.
+
+        Returns:
+            The tokens (B, 1+N, d) that the last block reads, the distractors (B, N) among them before these were
+            moderated, and the grid (h, w).
+        """
+        dims = resolve_dims(self.distraction_dims, vit)
+        chosen = chosen_layers(self.layers, num_layers(vit))
+        *earlier, _ = blocks(vit)
         tokens, grid = embed(vit, images)  # (B, 1+N, d)
         boundary = partial(self._boundary, dims=dims, chosen=chosen, grid=grid, record=record)
         for layer, block in enumerate(earlier):
@@ -93,24 +132,8 @@ class RefocusCLIP:
             if record is not None:
                 record_attention(record, layer, q, k)
             tokens = add_mlp(block, tokens + attention_branch(block, heads))
-
-        tokens, distractors = boundary(end, tokens)
-        q, k, v = qkv(last, tokens)
-        keys.add(k)
-        if end in chosen and cuts.needed(distractors):
-            defocus = cuts.locate_defocus(keys.mean_over_heads(), distractors, end)
-            heads = keys.attend_redistributed(v[:, :, 1:], distractors, defocus, self.beta)
-            if record is not None:
-                after = redistribute_attention(keys.mean(), distractors, defocus, self.beta)
-                record.record("attn_dense_refocused", None, after)
-        else:
-            heads = keys.attend(v[:, :, 1:])
-        if record is not None:
-            record_attention(record, end, q, k)
-            record.record("attn_dense", None, keys.mean())
-            record.record("residual", end + 1, run_block(last, tokens))
-        patches = attention_branch(last, heads)  # no residual, no MLP
-        return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)
+        tokens, distractors = boundary(len(earlier), tokens)
+        return tokens, distractors, grid
 
     def _boundary(
         self,

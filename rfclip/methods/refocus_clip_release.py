@@ -18,6 +18,7 @@ from rfclip.methods.base import (
     Recorder,
     attention_branch,
     check_dims_setting,
+    class_embedding,
     dense_output,
     record_attention,
     record_boundary,
@@ -84,6 +85,16 @@ class RefocusCLIPRelease:
             record.record("guide", None, guide)
             record.record("similarity", None, similarity)
         return dense_output(vit, patches, project(vit, final[:, 0]), grid, record)
+
+    @torch.no_grad()
+    def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
+        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
+        dims = resolve_dims(self.distraction_dims, vit)
+        *earlier, last = blocks(vit)
+        tokens, grid = embed(vit, images)
+        for layer, block in enumerate(earlier):
+            tokens = self._smoothed(run_block(block, tokens), dims, grid, layer + 1, None)
+        return class_embedding(vit, tokens, *qkv(last, tokens))  # smoothing leaves the class token alone
 
     def _smoothed(
         self,

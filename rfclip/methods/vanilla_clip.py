@@ -9,13 +9,13 @@ from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.methods.base import DenseOutput, Recorder, dense_output, ordinary_blocks
+from rfclip.methods.base import DenseOutput, OrdinaryImage, Recorder, dense_output, ordinary_blocks
 from rfclip.vit import blocks, project, run_block
 
 
 @MODELS.register_module()
 @dataclass(frozen=True)
-class VanillaCLIP:
+class VanillaCLIP(OrdinaryImage):
     """The baseline without any change; it has no settings."""
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 
 from rfclip import methods
 from rfclip.methods import NACLIP, DenseOutput
+from rfclip.methods.base import encode_image
 from rfclip.methods.naclip import neighbourhood
 
 BASELINES = ["VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK"]
@@ -46,6 +47,22 @@ def test_image_embedding_is_open_clips(planted, make_images, name):
     torch.testing.assert_close(
         getattr(methods, name)()(planted.vit, images).image, planted.vit(images), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", [*BASELINES, "RefocusCLIP", "RefocusCLIPRelease"])
+def test_short_way_to_the_image_embedding(planted, make_images, name):
+    images = make_images(2, 48, 100)
+    settings = {"distraction_dims": planted.dims} if name.startswith("Refocus") else {}
+    method = getattr(methods, name)(**settings)
+    torch.testing.assert_close(
+        encode_image(method, planted.vit, images), method(planted.vit, images).image, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_image_embedding_of_a_method_without_a_short_way(tiny_vit, make_images):
+    images = make_images(2, 48, 100)
+    full = methods.VanillaCLIP()(tiny_vit, images)
+    assert torch.equal(encode_image(lambda vit, images: full, tiny_vit, images), full.image)
 
 
 @pytest.mark.parametrize("name", BASELINES)
