@@ -24,7 +24,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -56,9 +56,7 @@ class Scenes(IterableDataset):
             images, labels, glints = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
             yield (images.permute(0, 3, 1, 2) / 255 - MEAN) / STD, labels, glints
 
-    def _scene(
-        self, regions: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _scene(self, regions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         regions = np.rot90(regions, rng.integers(4))
         names = rng.choice(len(sample_world.known_names()), regions.max() + 1, replace=False)
         spelled = [sample_world.known_names()[i] for i in names]
@@ -84,11 +82,11 @@ class Captions:
     def __init__(self) -> None:
         self.tokenize = open_clip.tokenizer.SimpleTokenizer()
         self.templates = load_templates("imagenet80")
-        spellings: dict[str, set[str]] = {name: {name} for name in sample_world.known_names()}
+        spellings: dict[str, set[str]] = {name: set() for name in sample_world.known_names()}
         for vocabulary in (b + suffix for b in BENCHMARKS for suffix in ("", "_clean")):
-            for name in load_vocabulary(vocabulary).queries:
-                spellings[sample_world.canonical(name)].add(name)
-        self.spellings = [sorted(s - {n}) or [n] for n, s in spellings.items()]
+            for name in (*load_vocabulary(vocabulary).queries, *load_vocabulary(vocabulary).classes):
+                spellings[sample_world.canonical(name)].add(name.strip())
+        self.spellings = [sorted(spelled) for spelled in spellings.values()]
         self.encoded: dict[str, Tensor] = {}
 
     def ids(self, texts: list[str]) -> Tensor:
@@ -103,10 +101,7 @@ class Captions:
         """The chosen names (indices), each in a random spelling and template."""
         spelled = (self.spellings[i] for i in chosen.tolist())
         return self.ids(
-            [
-                self.templates[rng.integers(len(self.templates))].replace("{}", s[rng.integers(len(s))])
-                for s in spelled
-            ]
+            [self.templates[rng.integers(len(self.templates))].replace("{}", s[rng.integers(len(s))]) for s in spelled]
         )
 
     def caption(self, labels: Tensor, rng: np.random.Generator) -> str:
@@ -118,9 +113,7 @@ class Captions:
     def used_ids(self) -> Tensor:
         """Sorted ids of every token that training may have seen."""
         texts = [t.replace("{}", s) for t in self.templates for spelled in self.spellings for s in spelled]
-        return torch.cat(
-            [self.ids(["a, a and a."]).unique(), *(self.ids([t]).unique() for t in texts)]
-        ).unique()
+        return torch.cat([self.ids(["a, a and a."]).unique(), *(self.ids([t]).unique() for t in texts)]).unique()
 
 
 def text_features(clip: nn.Module, ids: Tensor) -> Tensor:
@@ -206,18 +199,22 @@ def loss_of(
 WEIGHTS = {"captions": 0.3, "names": 0.3, "value": 1.0, "key-key": 1.0, "distraction": 0.5}
 
 
-def train(config: dict, minutes: float, batch: int, seed: int, rate: float) -> tuple[nn.Module, Captions]:
+def train(
+    config: dict, minutes: float, batch: int, seed: int, rate: float, start: Path | None
+) -> tuple[nn.Module, Captions]:
     """Train for a given time (the learning rate follows the clock: a short warm-up, then half a cosine)."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     clip = open_clip.CLIP(**config)
+    if start is not None:
+        go_on_from(clip, start)
     side, patch = config["vision_cfg"]["image_size"], config["vision_cfg"]["patch_size"]
     captions = Captions()
     optimizer = torch.optim.AdamW(clip.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.02)
     scenes = DataLoader(Scenes(batch, side, patch, seed + 1), batch_size=None, num_workers=1)
-    start = time.monotonic()
+    began = time.monotonic()
     for step, drawn in enumerate(scenes):
-        done = (time.monotonic() - start) / (60 * minutes)
+        done = (time.monotonic() - began) / (60 * minutes)
         if done >= 1:
             break
         for group in optimizer.param_groups:
@@ -233,6 +230,14 @@ def train(config: dict, minutes: float, batch: int, seed: int, rate: float) -> t
     return clip, captions
 
 
+def go_on_from(clip: nn.Module, weights: Path) -> None:
+    """Load weights that :func:`save` wrote; token rows that were not kept stay random."""
+    state = load_file(weights)
+    rows = clip.token_embedding.weight.detach().clone()
+    rows[state.pop("token_ids").long()] = state["token_embedding.weight"].float()
+    clip.load_state_dict({**state, "token_embedding.weight": rows}, strict=False)
+
+
 def save(clip: nn.Module, captions: Captions, out: Path) -> None:
     """Write tiny_clip.safetensors: fp16, and of the token embedding only the rows that were trained."""
     kept = captions.used_ids()
@@ -244,13 +249,12 @@ def save(clip: nn.Module, captions: Captions, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder that holds config.json; the weights are written there"
     )
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
+    parser.add_argument("--start", type=Path, help="weights to go on from, e.g. an earlier tiny_clip.safetensors")
     parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -258,7 +262,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = json.loads((args.out / "config.json").read_text(encoding="utf-8"))
-    save(*train(config, args.minutes, args.batch, args.seed, args.rate), args.out)
+    save(*train(config, args.minutes, args.batch, args.seed, args.rate, args.start), args.out)
 
 
 if __name__ == "__main__":
