@@ -52,7 +52,7 @@ class ImageAreas:
             for index, row in entry["areas"].items():
                 classes[int(index)] = row
             return cls(str(entry["image"]), classes, int(entry["ignored"]), int(entry["invalid"]))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"no line of areas of {num_classes} classes: {line[:80]!r}") from error
 
 
