@@ -63,6 +63,7 @@ setup(
             "mypy>=1.10",
             "setuptools>=64",
             "wheel>=0.43",
+            "selenium>=4.20",  # drives the browser test
         ],
     },
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],

@@ -144,7 +144,17 @@ def write_table(analysis: Analysis, measured: Mapping[str, Sequence[float]], fol
     paths = [folder / f"{analysis.name}.csv"]
     with paths[0].open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["benchmark", "row", "setting", "mIoU_measured_%", "mIoU_published_%", "measured_on", "note"])
+        writer.writerow(
+            [
+                "benchmark",
+                "row",
+                "setting",
+                "mIoU_measured_%",
+                "mIoU_published_%_real_data_ViT-B-16",
+                "measured_on",
+                "note",
+            ]
+        )
         for benchmark, values in measured.items():
             beside = published_values(analysis, benchmark) or [float("nan")] * len(values)
             for row, value, other in zip(analysis.rows, values, beside, strict=True):

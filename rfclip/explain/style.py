@@ -102,8 +102,12 @@ def colour_bar(made: Figure, shown: AxesImage, axes: NDArray[np.object_], label:
         bar = made.colorbar(shown, ax=list(axes.flat), extend=extend, fraction=0.04, aspect=28)
     bar.set_label(label, fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
-    bar.locator = MaxNLocator(6)
-    bar.update_ticks()
+    if isinstance(shown.norm, PowerNorm):
+        ticks = [float(shown.norm.vmax or 0) * (step / 4) ** 2 for step in range(5)]  # evenly spaced on the bar
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    else:
+        bar.locator = MaxNLocator(6)
+        bar.update_ticks()
 
 
 def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -89,8 +89,8 @@ def test_table_and_plots(ran, tmp_path):
     rows = list(csv.DictReader(paths[0].read_text().splitlines()))
     assert len(rows) == 10
     assert rows[1]["row"] == "-inf mask" and rows[1]["mIoU_measured_%"] == "11.00"
-    assert rows[1]["mIoU_published_%"] == "3.50" and rows[2]["mIoU_measured_%"] == ""
-    assert rows[6]["mIoU_published_%"] == ""  # nothing is published for voc20
+    assert rows[1]["mIoU_published_%_real_data_ViT-B-16"] == "3.50" and rows[2]["mIoU_measured_%"] == ""
+    assert rows[6]["mIoU_published_%_real_data_ViT-B-16"] == ""  # nothing is published for voc20
     assert "this project's own" in rows[0]["note"] and rows[0]["measured_on"] == "generated sample"
 
 
