@@ -16,7 +16,7 @@ from torch import Tensor
 from rfclip.checks import check_indices
 
 _RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-_CACHED = 2**18  # elements (1 MB): a strip of this size is worked on from the processor's cache
+_CACHED = 2**19  # elements (2 MB): a strip of this size is worked on from the processor's cache
 
 
 @MODELS.register_module()
@@ -135,12 +135,22 @@ def _neighbours(shape: Sequence[int], dilations: Sequence[int], device: torch.de
 
 
 def _refine(affinity: Tensor, neighbours: Tensor, logits: Tensor, num_iter: int) -> Tensor:
-    """One bag per pixel: the weighted sum of its neighbours' rows, all channels of a pixel together in memory."""
+    """Iterate over the channels of all pixels side by side: those of one pixel together in memory."""
     refined = logits.new_empty(logits.shape, dtype=torch.float32)
     for weights, maps, result in zip(affinity, logits, refined, strict=True):
         weights = weights.permute(1, 2, 0).reshape(neighbours.shape)  # (H*W, 8 D)
-        pixels = maps.float().flatten(1).T.contiguous()  # (H*W, q)
+        pixels, averaged = refined.new_empty(2, len(neighbours), len(maps))  # (H*W, q) each
+        pixels.copy_(maps.flatten(1).T)
         for _ in range(num_iter):
-            pixels = F.embedding_bag(neighbours, pixels, mode="sum", per_sample_weights=weights)
+            _average(neighbours, weights, pixels, averaged)
+            pixels, averaged = averaged, pixels
         result.flatten(1).copy_(pixels.T)
     return refined
+
+
+def _average(neighbours: Tensor, weights: Tensor, pixels: Tensor, out: Tensor) -> None:
+    """Write the weighted sum of each pixel's neighbours to ``out`` (H*W, q): a bag of 8 D rows per pixel."""
+    size = len(pixels) if pixels.is_cuda else max(1, _CACHED // pixels.shape[1])
+    for first in range(0, len(pixels), size):
+        strip = slice(first, first + size)
+        out[strip] = F.embedding_bag(neighbours[strip], pixels, mode="sum", per_sample_weights=weights[strip])
