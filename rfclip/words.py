@@ -38,7 +38,7 @@ def parse_classes(text: str) -> list[list[str]]:
     for number, row in enumerate(rows, 1):
         if "" in row:
             raise ValueError(
-                f'--classes {text!r}: class {number} has an empty name; write "sky, temple|pagoda, tree": commas '
+                f'class names {text!r}: class {number} has an empty name; write "sky, temple|pagoda, tree": commas '
                 "part classes, | parts the names of a class, and \\, or \\| stand for these signs in a name"
             )
     return rows
