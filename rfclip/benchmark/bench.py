@@ -27,6 +27,7 @@ PROFILES: Mapping[str, Callable[..., Any]] = {"release": RefocusCLIPRelease, "pa
 QUICK_MODEL: Mapping[str, Any] = {
     "embed_dim": 48,
     "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 3, "head_width": 32},
+    "text_cfg": {"vocab_size": 64, "width": 32, "heads": 1, "layers": 1},
 }
 
 

@@ -8,7 +8,7 @@ normalised cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from rfclip import methods
-from rfclip.architecture import build, named_config
+from rfclip.architecture import build
 from rfclip.benchmark.bench import Size, plain
-from rfclip.benchmark.weights import Tower, build_tower, smooth_images
+from rfclip.benchmark.weights import Tower, build_tower, model_config, smooth_images
 
 METHODS = (
     "VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK", "RefocusCLIPRelease", "RefocusCLIP",
@@ -57,21 +57,21 @@ def count_flops(task: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def count_parameters(backbone: str) -> tuple[int, int]:
-    """Return the parameters of a backbone's image tower, and of its whole CLIP; no memory is needed."""
+def count_parameters(model: str | Mapping[str, Any]) -> tuple[int, int]:
+    """Return the parameters of a model's image tower, and of both towers; no memory is needed."""
     with torch.device("meta"):
-        clip = build(named_config(backbone), True, backbone)
+        clip = build(model_config(model), True, "the backbone")
     return _count(clip.visual), _count(clip)
 
 
-def measure(backbone: str) -> list[Cost]:
-    """Count every method on a backbone, on planted weights so that no work is skipped."""
-    tower = build_tower(backbone)
-    parameters = count_parameters(backbone)
+def measure(model: str | Mapping[str, Any], name: str) -> list[Cost]:
+    """Count every method on a model, on planted weights so that no work is skipped; `name` is to be printed."""
+    tower = build_tower(model)
+    parameters = count_parameters(model)
     return [
-        Cost(backbone, name, size, count_flops(task), *parameters)
+        Cost(name, method, size, count_flops(task), *parameters)
         for size in SIZES
-        for name, task in _tasks(tower, smooth_images(1, *size, seed=7)).items()
+        for method, task in _tasks(tower, smooth_images(1, *size, seed=7)).items()
     ]
 
 

@@ -14,15 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rfclip.architecture import named_config
-from rfclip.benchmark.bench import QUICK, Bench, Case, Scale
-from rfclip.benchmark.weights import Tower, empty_tower
+from rfclip.benchmark.bench import FULL, QUICK, Bench, Case, Scale
+from rfclip.benchmark.weights import Tower, empty_tower, model_config
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -92,13 +91,19 @@ def measure(row: Row, bench: Bench, profile: str, pamr: bool) -> MemoryResult:
         order = {
             "weights": str(weights),
             "quick": bench.scale is QUICK,
-            "case": asdict(row.case),
+            "case": astuple(row.case),
             "profile": profile,
             "pamr": pamr,
             "threads": torch.get_num_threads(),
         }
         found = _in_fresh_process(order)
     return MemoryResult(row.name, row.title, profile, pamr, found["peak"], found["loaded"], row.limit)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a process that is to import this very package, installed or not."""
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def peak_of(task: Callable[[], object]) -> tuple[int, int]:
@@ -121,11 +126,9 @@ def peak_of(task: Callable[[], object]) -> tuple[int, int]:
 
 
 def _in_fresh_process(order: Mapping[str, Any]) -> dict[str, float]:
-    package = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(order)],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-m", "rfclip.benchmark.memory", json.dumps(order)],
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -137,21 +140,19 @@ def _in_fresh_process(order: Mapping[str, Any]) -> dict[str, float]:
 
 def _label_one_image(order: Mapping[str, Any]) -> dict[str, float]:
     """What the fresh process does."""
-    from rfclip.benchmark.bench import FULL
-
     torch.set_num_threads(order["threads"])
     scale: Scale = QUICK if order["quick"] else FULL
     bench = Bench(_load(Path(order["weights"]), scale), scale, torch.device("cpu"))
-    case = Case(**{name: tuple(value) if isinstance(value, list) else value for name, value in order["case"].items()})
+    benchmark, seen, labelled = order["case"]
+    case = Case(benchmark, tuple(seen), tuple(labelled))
     peak, loaded = peak_of(bench.to_labels(case, order["profile"], order["pamr"]))
     return {"peak": peak / _GIGABYTE, "loaded": loaded / _GIGABYTE}
 
 
 def _load(weights: Path, scale: Scale) -> Tower:
-    config = named_config(scale.model) if isinstance(scale.model, str) else scale.model
     kept = torch.load(weights, weights_only=True)
     with torch.device("meta"):
-        vit = empty_tower(config)
+        vit = empty_tower(model_config(scale.model))
     vit.load_state_dict(kept["state"], assign=True)
     return Tower(vit.requires_grad_(False), tuple(kept["dims"]))
 

@@ -66,13 +66,19 @@ def build_tower(model: str | Mapping[str, Any], seed: int = 0, size: tuple[int, 
         seed: of the weights.
         size: (height, width) in pixels of the images that it is planted on; None: its native size.
     """
-    config = named_config(model) if isinstance(model, str) else model
+    config = model_config(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vit = empty_tower(config)
     dims = tuple(sorted(torch.randperm(V.width(vit), generator=_generator(seed))[:PLANTED].tolist()))
-    _plant(vit, dims, smooth_images(3, *(size or vit.image_size), seed=seed + 1), _generator(seed))
+    height, width = size or vit.image_size
+    _plant(vit, dims, smooth_images(3, height, width, seed=seed + 1), _generator(seed))
     return Tower(vit, dims)
+
+
+def model_config(model: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of an open_clip model name; a config is returned as it is."""
+    return named_config(model) if isinstance(model, str) else model
 
 
 def empty_tower(config: Mapping[str, Any]) -> VisionTransformer:
