@@ -1,11 +1,13 @@
 """OpenVocabSegmenter: picture and words in, labels out."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rfclip import OpenVocabSegmenter
@@ -114,3 +116,38 @@ def test_a_prepared_vocabulary_is_not_embedded_again(
     assert words == load_vocabulary(WORDS)
     monkeypatch.setattr("rfclip.api.text_embeddings", None)
     assert segmenter(picture(), words).names == words.classes
+
+
+def test_threads_share_a_segmenter(segmenter: OpenVocabSegmenter) -> None:
+    """With words that change from call to call, each gets what it would get alone."""
+    lists = [WORDS, ["dog", "cat"], ["sky"]]
+    alone = [segmenter(picture(), words).probs for words in lists]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda words: segmenter(picture(), words).probs, lists * 3))
+    for index, probs in enumerate(together):
+        np.testing.assert_array_equal(probs, alone[index % 3])
+
+
+def test_inference_mode_changes_nothing(segmenter: OpenVocabSegmenter) -> None:
+    with torch.inference_mode():
+        inside = segmenter(picture(), WORDS).probs
+    np.testing.assert_array_equal(segmenter(picture(), WORDS).probs, inside)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Segments inside a DataLoader's worker."""
+
+    def __init__(self, segmenter: OpenVocabSegmenter) -> None:
+        self.segmenter = segmenter
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.segmenter(picture(20 + index), WORDS).labels
+
+
+def test_works_in_the_worker_of_a_data_loader(segmenter: OpenVocabSegmenter) -> None:
+    loader = torch.utils.data.DataLoader(Pictures(segmenter), batch_size=None, num_workers=1)
+    for index, labels in enumerate(loader):
+        np.testing.assert_array_equal(labels.numpy(), segmenter(picture(20 + index), WORDS).labels)
