@@ -18,7 +18,7 @@ from rfclip.labels import LabelMap
 from rfclip.methods.base import DenseOutput
 from rfclip.pamr import PAMR
 from rfclip.prior import Prior
-from rfclip.vocabulary import Vocabulary
+from rfclip.vocabulary import Vocabulary, shipped_vocabularies
 
 Encoder = Callable[[Tensor], DenseOutput]
 PATCH_FITS = ("crop", "pad")
@@ -106,7 +106,7 @@ class Settings:
         index = self.background_index
         if index is not None and not 0 <= index < len(vocabulary.names):
             raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
-        if self.prob_thd > 0 and isinstance(name, str) and vocabulary.has_background is False:
+        if self.prob_thd > 0 and name in shipped_vocabularies() and not vocabulary.has_background:
             raise ValueError(
                 f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
                 f"{vocabulary.classes[index or 0]!r} that are something else (a known way to mIoU 0): set prob_thd=0"

@@ -180,6 +180,7 @@ def test_threshold_needs_a_vocabulary_with_background() -> None:
     settings = Settings(Windows(), prob_thd=0.1, background_index=0)
     settings.check_vocabulary(load_vocabulary("voc21"), "voc21")
     settings.check_vocabulary(WORDS, ["sky"])
+    settings.check_vocabulary(WORDS, "mine.txt")  # whose rows only its owner knows
     with pytest.raises(ValueError, match=r"voc20.*no background"):
         settings.check_vocabulary(load_vocabulary("voc20"), "voc20")
     with pytest.raises(ValueError, match="none of the 3 classes"):
