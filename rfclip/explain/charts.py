@@ -141,7 +141,7 @@ def scatter_with_fit(x: Array, y: Array, slope: float, intercept: float, correla
         ends,
         slope * ends + intercept,
         color=style.ORANGE,
-        label=f"fit: {slope:.2f} x + {intercept:.2f}, r = {correlation:.2f}",
+        label=f"fit: {slope:.2f} x {intercept:+.2f}, r = {correlation:.2f}",
     )
     axis.axvline(1, color=style.GREY, ls="--", lw=1, label="threshold")
     axis.set_xlabel("phi / threshold", fontsize=9)

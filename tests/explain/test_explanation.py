@@ -101,3 +101,10 @@ def test_choice_of_what_is_shown(explanation):
 def test_unknown_plots(explanation):
     with pytest.raises(ValueError, match=f"no plot 'stripe'; there are {', '.join(PLOTS)}"):
         draw(explanation, ["stripe"])
+
+
+def test_a_picture_of_one_patch(segmenter, photo, classes):
+    segmenter.short_side = 16
+    e = examine(segmenter, photo[:20, :20], classes)
+    assert e.grid == (1, 1) and e.before.shape == (3, 1, 1) and e.labels.shape == (20, 20)
+    assert set(draw(e)) == set(PLOTS)
