@@ -242,7 +242,7 @@ def _piece_maps(
         if similarity is None:
             similarity = F.normalize(dense.image.float(), dim=-1) @ queries.text.T
         text = prior.shift_text(text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight)
-    cosines = (patches @ text.transpose(-1, -2)).transpose(1, 2).unflatten(-1, dense.grid)  # (B, Q, h, w)
+    cosines = (text @ patches.transpose(-1, -2)).unflatten(-1, dense.grid)  # (B, Q, h, w), as resizing likes it
     if settings.prior is not None and similarity is not None:
         cosines = prior.blend(cosines, similarity, settings.prior.image_weight)
     maps = F.interpolate(cosines, fitted.shape[-2:], mode="bilinear", align_corners=False)
