@@ -99,9 +99,7 @@ def _check(affinity: Tensor) -> None:
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("affinity has entries that are not finite: look for an overflow where it was made")
     if low < 0:
-        raise ValueError(
-            f"affinity has negative entries (down to {low:.3g}), which have no cut: clamp them at 0"
-        )
+        raise ValueError(f"affinity has negative entries (down to {low:.3g}), which have no cut: clamp them at 0")
 
 
 def _graph(affinity: Tensor) -> _Graph:
@@ -192,9 +190,11 @@ def _first_vector(graph: _Graph, start: Tensor | None) -> Tensor:
 
 def _next_vector(basis: Tensor, image: Tensor) -> Tensor:
     """Return the part of image (B, N) outside the basis (B, k, N), as a unit vector."""
+    outside = image[:, None]
     for _ in range(2):  # once loses orthogonality to rounding, twice does not
-        image = image - torch.bmm(torch.bmm(basis, image[:, :, None]).transpose(1, 2), basis)[:, 0]
-    return _unit(image)
+        inside = torch.bmm(outside, basis.transpose(1, 2))  # (B, 1, k)
+        outside = torch.baddbmm(outside, inside, basis, alpha=-1)
+    return _unit(outside[:, 0])
 
 
 def _ritz_cut(graph: _Graph, basis: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

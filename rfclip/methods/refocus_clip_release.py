@@ -133,12 +133,20 @@ def smooth(patches: Tensor, distractors: Tensor, grid: tuple[int, int], alpha: f
     check_grid(patches.shape, grid)
     if not distractors.any():
         return patches
-    padded = F.pad(patches.unflatten(1, grid), (0, 0, 1, 1, 1, 1))  # (B, h+2, w+2, d)
-    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    mean9 = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]).flatten(1, 2) / 9  # (B, N, d)
     smoothed = patches.clone()
-    smoothed[distractors] = (1 - alpha) * patches[distractors] + alpha * mean9[distractors]
+    smoothed[distractors] = (1 - alpha) * patches[distractors] + alpha * _mean9(patches, distractors, grid)
     return smoothed
+
+
+def _mean9(patches: Tensor, chosen: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the 3 x 3 box sum / 9 of patches (B, N, d), zero-padded, at the M chosen (B, N) ones: (M, d)."""
+    numbers = torch.arange(1.0, patches.shape[1] + 1, device=patches.device).reshape(1, 1, *grid)
+    windows = F.unfold(numbers, 3, padding=1)[0].T.long()  # (N, 9) patches counted from 1; 0: outside
+    images, centres = chosen.nonzero(as_tuple=True)
+    around = windows[centres]  # (M, 9)
+    rows = (around - 1).clamp_min(0) + images[:, None] * patches.shape[1]
+    weights = (around > 0).to(patches.dtype) / 9
+    return F.embedding_bag(rows, patches.flatten(0, 1), mode="sum", per_sample_weights=weights)
 
 
 def patch_similarity(patches: Tensor, threshold: float) -> Tensor:
