@@ -41,6 +41,24 @@ def verdict(benchmark: str, results: Mapping[str, Any]) -> dict[str, Any] | None
     return None
 
 
+def entry(results: Mapping[str, Mapping[str, Any]], tolerance: float) -> dict[str, Any]:
+    """What to add to expected.json so that later runs are held against these.
+
+    Args:
+        results: Finished runs of one protocol, by benchmark.
+        tolerance: In percent of mIoU.
+    """
+    manifest = next(iter(results.values()))["manifest"]
+    return {
+        "profile": manifest["profile"],
+        "pamr": manifest["pamr"],
+        "weights": manifest["weights"]["sha256"],
+        "tolerance": tolerance,
+        "images": {name: result["manifest"]["data"]["images"] for name, result in results.items()},
+        "mIoU": {name: round(result["metrics"]["mIoU"], 2) for name, result in results.items()},
+    }
+
+
 def _expected(entry: Mapping[str, Any], benchmark: str, manifest: Mapping[str, Any]) -> float | None:
     if any(manifest[key] != entry[key] for key in ("profile", "pamr")):
         return None
@@ -55,7 +73,5 @@ def _expected(entry: Mapping[str, Any], benchmark: str, manifest: Mapping[str, A
 def _compare(miou: float | None, expected: float, tolerance: float, source: str) -> dict[str, Any]:
     passed = miou is not None and abs(miou - expected) <= tolerance
     shown = "unknown" if miou is None else f"{miou:.2f}"
-    sentence = (
-        f"{'pass' if passed else 'FAIL'}: mIoU {shown}, expected {expected} within {tolerance} ({source})"
-    )
+    sentence = f"{'pass' if passed else 'FAIL'}: mIoU {shown}, expected {expected} within {tolerance} ({source})"
     return {"mIoU": expected, "tolerance": tolerance, "passed": passed, "sentence": sentence}

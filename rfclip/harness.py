@@ -71,6 +71,7 @@ def run(options: Options) -> dict[str, Any]:
         if finished is not None:
             print_log(f"{folder / RESULTS} is finished and unchanged.", "current")
             return finished
+        before = len(AreaLog(folder).read(facts["vocabulary"]["classes"]))
         _connect(cfg, folder, options)
         runner = Runner.from_cfg(cfg)
         shown = runner.test_loop.dataloader.dataset
@@ -80,7 +81,8 @@ def run(options: Options) -> dict[str, Any]:
         runner.test()
         if not is_main_process():
             return {}
-        results = _results(runner, facts, dataset, AreaLog(folder), started)
+        manifest = {**facts, **circumstances(), "time": _time(started, len(dataset), before)}
+        results = _results(runner, manifest, dataset, AreaLog(folder))
         _write(folder / RESULTS, results)
     return results
 
@@ -130,19 +132,12 @@ def _check_classes(facts: Mapping[str, Any], dataset: BaseDataset) -> None:
         raise ValueError(f"the vocabulary has {asked} classes, but the data set has {there}")
 
 
-def _results(
-    runner: Runner, facts: dict[str, Any], dataset: BaseDataset, log: AreaLog, started: float
-) -> dict[str, Any]:
+def _results(runner: Runner, manifest: dict[str, Any], dataset: BaseDataset, log: AreaLog) -> dict[str, Any]:
     names = dataset.metainfo["classes"]
     images = list(log.read(len(names)).values())
     scores = score(np.sum([areas.classes for areas in images], axis=0))
-    manifest = {
-        **facts,
-        **circumstances(),
-        "time": _time(started, len(runner.test_dataloader.sampler), len(images)),
-    }
     manifest["machine"]["processes"] = get_world_size()
-    manifest["weights"] = {**facts["weights"], **_loaded(runner.model)}
+    manifest["weights"] = {**manifest["weights"], **_loaded(runner.model)}
     found = alarms(images, names)
     for sentence in found:
         print_log(sentence, "current", logging.WARNING)
@@ -155,15 +150,14 @@ def _results(
     return results
 
 
-def _time(started: float, images: int, total: int) -> dict[str, Any]:
-    seconds = time.time() - started
-    images = min(images * get_world_size(), total)
+def _time(started: float, total: int, before: int) -> dict[str, Any]:
+    seconds, images = time.time() - started, total - before
     return {
         "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "images": images,
         "images_per_second": round(images / seconds, 3),
-        "resumed_after": total - images,
+        "resumed_after": before,
     }
 
 

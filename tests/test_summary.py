@@ -134,7 +134,7 @@ def test_nothing_is_expected_of_other_settings() -> None:
 
 
 def test_measured_expectations_belong_to_weights_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = dict(profile="paper", pamr=False, weights="abc", images={"voc21": 3}, mIoU={"voc21": 35.0}, tolerance=1)
+    entry = expected.entry({"voc21": result("voc21", 35.0)}, tolerance=1.0)
     monkeypatch.setattr(expected, "_entries", lambda: [entry])
     found = verdict("voc21", result("voc21", 35.9))
     assert found is not None and found["passed"] and "measured by this project" in found["sentence"]

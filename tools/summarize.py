@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import _checkout  # noqa: F401
 
+from rfclip.expected import entry
 from rfclip.summary import MixedProtocolsError, as_text, read_results, table, write
 
 
@@ -16,9 +18,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One table of all <benchmark>/results.json in a work dir.")
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--mixed", action="store_true", help="allow several protocols, marked row by row")
+    parser.add_argument(
+        "--as-expected",
+        type=float,
+        metavar="TOLERANCE",
+        help="print these results as an entry of rfclip/data/expected.json instead",
+    )
     arguments = parser.parse_args()
     try:
-        rows = table(read_results(arguments.work_dir), arguments.mixed)
+        results = read_results(arguments.work_dir)
+        rows = table(results, arguments.mixed)
+        if arguments.as_expected is not None:
+            print(json.dumps(entry(results, arguments.as_expected)))
+            return
         write(arguments.work_dir, rows)
     except (OSError, MixedProtocolsError) as error:
         sys.exit(f"error: {error}")
