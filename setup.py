@@ -43,9 +43,7 @@ setup(
     name="rfclip",
     version=version(),
     description="Training-free open-vocabulary segmentation by target refocusing, for mmsegmentation",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8")
-    if (ROOT / "README.md").exists()
-    else "",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10,<3.14",

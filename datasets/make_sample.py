@@ -126,9 +126,7 @@ def make_sample(out: Path, seed: int = 2026, say: Callable[[str], object] = prin
         say(f"{out}: the sample is there already")
         return
     if out.exists() and not marker.is_file() and any(out.iterdir()):
-        raise FileExistsError(
-            f"{out} is not empty and holds no sample: give a new folder, or remove it first"
-        )
+        raise FileExistsError(f"{out} is not empty and holds no sample: give a new folder, or remove it first")
     building = out.with_name(out.name + ".part")
     for stale in (building, out):
         shutil.rmtree(stale, ignore_errors=True)
@@ -164,9 +162,7 @@ def divide_classes(vocabulary: Vocabulary, rng: np.random.Generator) -> list[lis
     images = -(-len(foreground) // (MOST_REGIONS - len(background)))
     dealt = [background + part.tolist() for part in np.array_split(foreground, images)]
     everything = background + foreground.tolist()
-    return [
-        classes + rng.choice(everything, max(0, FEWEST_REGIONS - len(classes))).tolist() for classes in dealt
-    ]
+    return [classes + rng.choice(everything, max(0, FEWEST_REGIONS - len(classes))).tolist() for classes in dealt]
 
 
 def draw(
@@ -224,9 +220,7 @@ def save_labels(path: Path, labels: np.ndarray, vocabulary: Vocabulary) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, e.g. data/sample")
     parser.add_argument("--seed", type=int, default=2026)
     args = parser.parse_args()

@@ -96,10 +96,7 @@ def _unfinished(dataset: BaseDataset, log_dir: str | None) -> list[int]:
     if log_dir is None:
         return list(range(len(dataset)))
     finished = AreaLog(log_dir).read(len(dataset.metainfo["classes"]))
-    names = (
-        image_name(dataset.get_data_info(index)["img_path"], dataset.data_root)
-        for index in range(len(dataset))
-    )
+    names = (image_name(dataset.get_data_info(index)["img_path"], dataset.data_root) for index in range(len(dataset)))
     return [index for index, name in enumerate(names) if name not in finished]
 
 
@@ -125,9 +122,7 @@ class ExactIoUMetric(IoUMetric):
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
-        super().__init__(
-            ignore_index=ignore_index, output_dir=output_dir, collect_device=collect_device, prefix=prefix
-        )
+        super().__init__(ignore_index=ignore_index, output_dir=output_dir, collect_device=collect_device, prefix=prefix)
         self.format_only: bool = False
         self.data_root = data_root
         self.log = AreaLog(log_dir, get_dist_info()[0]) if log_dir is not None else None
@@ -177,9 +172,7 @@ class ExactIoUMetric(IoUMetric):
                 self.log.append(areas)
             images[areas.image] = areas
         if len(images) != size:
-            raise RuntimeError(
-                f"the data set has {size} images, but areas of {len(images)} images were found"
-            )
+            raise RuntimeError(f"the data set has {size} images, but areas of {len(images)} images were found")
         return list(images.values())
 
     def compute_metrics(self, results: list[ImageAreas]) -> dict[str, float]:

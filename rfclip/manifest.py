@@ -160,11 +160,7 @@ def _templates_facts(spec: Any) -> dict[str, Any]:
 
 def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
     pretrained = clip.get("pretrained")
-    path = (
-        TINY_FOLDER / "tiny_clip.safetensors"
-        if clip["model"] == "tiny"
-        else Path(str(pretrained)).expanduser()
-    )
+    path = TINY_FOLDER / "tiny_clip.safetensors" if clip["model"] == "tiny" else Path(str(pretrained)).expanduser()
     return {
         "model": without_paths(clip["model"]),
         "pretrained": without_paths(pretrained),

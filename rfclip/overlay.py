@@ -10,9 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 Colour = tuple[int, int, int]
 
 
-def paint(
-    image: np.ndarray, labels: np.ndarray, colours: Sequence[Colour], opacity: float = 0.55
-) -> np.ndarray:
+def paint(image: np.ndarray, labels: np.ndarray, colours: Sequence[Colour], opacity: float = 0.55) -> np.ndarray:
     """Mix each pixel with the colour of its label.
 
     Args:
@@ -44,9 +42,7 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour, float
     _, top, _, bottom = font.getbbox("Ag")
     row, gap = int(bottom - top) + 8, 8
     texts = [f"{name} {100 * share:.1f} %" for name, _, share in entries]
-    places, width, lines = _flow(
-        [row + gap + int(font.getlength(text)) + 2 * gap for text in texts], picture.width
-    )
+    places, width, lines = _flow([row + gap + int(font.getlength(text)) + 2 * gap for text in texts], picture.width)
     canvas = Image.new("RGB", (max(picture.width, width), picture.height + lines * row + gap), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)

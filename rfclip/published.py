@@ -42,9 +42,7 @@ def differences(benchmark: str, manifest: Mapping[str, Any]) -> list[str]:
     weights, official = manifest["weights"], published()["images"].get(benchmark, [])
     found = []
     if manifest["data"]["images"] not in official:
-        found.append(
-            f"{manifest['data']['images']} images instead of {' or '.join(map(str, official)) or '?'}"
-        )
+        found.append(f"{manifest['data']['images']} images instead of {' or '.join(map(str, official)) or '?'}")
     if (weights.get("architecture"), weights.get("origin")) != ("ViT-B-16", "openai"):
         found.append(f"weights {weights['model']}")
     if manifest["vocabulary"]["name"] != benchmark:

@@ -135,9 +135,7 @@ def redistribute_attention(attn: Tensor, distractors: Tensor, defocus: Tensor, b
     return torch.where(total > 0, moved, weights).to(attn.dtype)
 
 
-def redistribute_embedding(
-    patches: Tensor, distractors: Tensor, dims: Sequence[int], grid: tuple[int, int]
-) -> Tensor:
+def redistribute_embedding(patches: Tensor, distractors: Tensor, dims: Sequence[int], grid: tuple[int, int]) -> Tensor:
     """Replace the distraction dimensions of distractors by the mean of their neighbours.
 
     The mean runs over the 3 x 3 neighbourhood without the centre, over the neighbours that exist, distractors

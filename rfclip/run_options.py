@@ -68,9 +68,7 @@ def build_config(options: Options) -> Config:
         ValueError: An unknown profile, or a data root that cannot be moved.
     """
     if not Path(options.config).is_file():
-        raise FileNotFoundError(
-            f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}"
-        )
+        raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
     cfg = Config.fromfile(options.config)
     if options.profile is not None:
         cfg.merge_from_dict(Config.fromfile(profile_file(options.profile)).to_dict())

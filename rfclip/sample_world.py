@@ -98,15 +98,11 @@ def layout(size: tuple[int, int], count: int, rng: np.random.Generator) -> np.nd
     coarse = np.stack([*np.mgrid[0 : height : height / 40, 0 : width : width / 40]], -1).reshape(-1, 2)
     for _ in range(6):
         owner = _nearest(coarse, seeds)
-        seeds = np.stack(
-            [coarse[owner == i].mean(0) if (owner == i).any() else seeds[i] for i in range(count)]
-        )
+        seeds = np.stack([coarse[owner == i].mean(0) if (owner == i).any() else seeds[i] for i in range(count)])
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     wave = min(size) * 0.012
     phase_y, phase_x = rng.uniform(0, 2 * np.pi, 2)
-    warped = np.stack(
-        [y + wave * np.sin(x / (4 * wave) + phase_y), x + wave * np.sin(y / (4 * wave) + phase_x)], -1
-    )
+    warped = np.stack([y + wave * np.sin(x / (4 * wave) + phase_y), x + wave * np.sin(y / (4 * wave) + phase_x)], -1)
     return _nearest(warped.reshape(-1, 2), seeds).reshape(height, width)
 
 
@@ -135,9 +131,7 @@ def render(
     first = np.array([c.first for c in chosen], np.float32) * light
     second = np.array([c.second for c in chosen], np.float32) * light
     kind = np.array([PATTERNS.index(c.pattern) for c in chosen])
-    share = _stripes(height, width, period, rng)[
-        kind[regions], np.arange(height)[:, None], np.arange(width)[None]
-    ]
+    share = _stripes(height, width, period, rng)[kind[regions], np.arange(height)[:, None], np.arange(width)[None]]
     image = first[regions] + share[..., None] * (second - first)[regions]
     image += rng.normal(0, 5, (height, width, 1))
     glints = _draw_glints(image, rng, rng.poisson(glint_share * height * width / 256))

@@ -165,14 +165,12 @@ def _checked_row(source: str, index: int, row: Any) -> tuple[str, ...]:
     names = [row] if isinstance(row, str) else row
     if not isinstance(names, (list, tuple)) or not names:
         raise ValueError(
-            f"vocabulary '{source}', class {index}: expected a name or a non-empty list of names, "
-            f"got {shown(row)}"
+            f"vocabulary '{source}', class {index}: expected a name or a non-empty list of names, got {shown(row)}"
         )
     for name in names:
         if not isinstance(name, str) or not name.strip() or not _encodable(name):
             raise ValueError(
-                f"vocabulary '{source}', class {index}: {shown(name)} is not a name; "
-                "names are non-empty strings"
+                f"vocabulary '{source}', class {index}: {shown(name)} is not a name; names are non-empty strings"
             )
     return tuple(name.strip() for name in names)
 

@@ -30,9 +30,7 @@ def masks():
 
 @pytest.fixture(params=["one head at a time", "uneven pieces", "all at once"])
 def piece_size(request, monkeypatch):
-    size = {"one head at a time": 1, "uneven pieces": TOKENS**2 * 8 * 3, "all at once": 1 << 30}[
-        request.param
-    ]
+    size = {"one head at a time": 1, "uneven pieces": TOKENS**2 * 8 * 3, "all at once": 1 << 30}[request.param]
     monkeypatch.setattr(attention, "_CPU_PIECE", size)
 
 
@@ -125,9 +123,9 @@ def test_rows_that_give_the_receivers_nothing_stay(kernel):
 def test_lower_precision(kernel, masks, dtype, autocast):
     q, k, v = heads(1, dtype), heads(2, dtype), heads(3, dtype)
     matrix = redistributed_matrix(softmax_attention(q.double(), k.double()), *masks, 0.7)
-    mean = torch.stack(
-        [softmax_attention(heads(s, dtype).double(), heads(s, dtype).double()) for s in range(3)]
-    ).mean(0)
+    mean = torch.stack([softmax_attention(heads(s, dtype).double(), heads(s, dtype).double()) for s in range(3)]).mean(
+        0
+    )
     mean = mean[:, :, 1:, 1:]
     tolerance = {"rtol": 0, "atol": 2e-6 if dtype == torch.float32 and not autocast else 0.05}
     patches = v[:, :, 1:]

@@ -85,9 +85,7 @@ def test_damaged_file_is_rebuilt(folder: Path, log: list[str], damage: str) -> N
         assert path.read_bytes() == whole
 
 
-def test_unwritable_directory_warns_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
-) -> None:
+def test_unwritable_directory_warns_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "file" / "cache"))
     make = Maker()

@@ -65,9 +65,7 @@ def test_there_is_a_file_for_every_benchmark_and_baseline() -> None:
     assert names == {f"{method}_vit-b16_{benchmark}" for method in methods for benchmark in BENCHMARKS}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(config_root().glob("_base_/profiles/*.py")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(config_root().glob("_base_/profiles/*.py")), ids=lambda path: path.stem)
 def test_profile_replaces_the_method_and_nothing_else(path: Path) -> None:
     profile = Config.fromfile(path)
     assert list(profile) == ["model"] and list(profile.model) == ["method"]

@@ -90,9 +90,7 @@ def test_lists_name_the_images(sample: Path) -> None:
         assert sorted(ids) == sorted(file.stem for file in (folder / "JPEGImages").iterdir())
 
 
-def test_same_seed_same_files_and_a_second_run_does_nothing(
-    script: ModuleType, sample: Path, tmp_path: Path
-) -> None:
+def test_same_seed_same_files_and_a_second_run_does_nothing(script: ModuleType, sample: Path, tmp_path: Path) -> None:
     data_set = script.DATA_SETS[0]
     script.write_data_set(tmp_path, data_set, np.random.default_rng([2026, 0]))
     for file in (tmp_path / data_set.root).rglob("*.*"):

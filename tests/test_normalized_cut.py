@@ -72,18 +72,14 @@ def test_auto_is_fast_on_an_easy_cut(monkeypatch):
     monkeypatch.setattr(normalized_cut, "_exact", None)  # calling it would be a TypeError
     affinity = affinities(2, 120)
     y = fiedler_vector(affinity)
-    assert torch.equal(
-        y > y.mean(1, keepdim=True), reference(affinity) > reference(affinity).mean(1, keepdim=True)
-    )
+    assert torch.equal(y > y.mean(1, keepdim=True), reference(affinity) > reference(affinity).mean(1, keepdim=True))
 
 
 def count_exact(monkeypatch):
     """Count the batch items that are solved exactly."""
     counts = []
     exact = normalized_cut._exact
-    monkeypatch.setattr(
-        normalized_cut, "_exact", lambda graph: counts.append(len(graph.matrix)) or exact(graph)
-    )
+    monkeypatch.setattr(normalized_cut, "_exact", lambda graph: counts.append(len(graph.matrix)) or exact(graph))
     return counts
 
 
@@ -108,9 +104,7 @@ def test_auto_is_exact_where_two_eigenvalues_nearly_agree(monkeypatch):
 
 
 def test_auto_is_exact_where_an_entry_lies_at_the_mean(monkeypatch):
-    path = torch.diag(torch.ones(40, dtype=torch.float64), 1)[
-        None
-    ]  # a path of 41 nodes: the middle entry is 0
+    path = torch.diag(torch.ones(40, dtype=torch.float64), 1)[None]  # a path of 41 nodes: the middle entry is 0
     counts = count_exact(monkeypatch)
     fiedler_vector(path + path.transpose(1, 2))
     assert counts == [1]
@@ -118,9 +112,7 @@ def test_auto_is_exact_where_an_entry_lies_at_the_mean(monkeypatch):
 
 def test_auto_is_exact_only_where_needed(monkeypatch):
     counts = count_exact(monkeypatch)
-    affinity = torch.cat(
-        [with_spectrum([0.1, 0.04]), with_spectrum([0.1, 0.1 - 1e-9]), with_spectrum([0.1], 3)]
-    )
+    affinity = torch.cat([with_spectrum([0.1, 0.04]), with_spectrum([0.1, 0.1 - 1e-9]), with_spectrum([0.1], 3)])
     y = fiedler_vector(affinity)
     assert counts == [1]
     torch.testing.assert_close(y, fiedler_vector(affinity, "eigh"), rtol=0, atol=1e-3)
@@ -144,9 +136,7 @@ def test_orientation(solver):
 
 def test_of_equal_magnitudes_the_first_decides():
     vectors = torch.tensor([[0.1, -0.7, 0.7, 0.2], [0.1, 0.7, -0.7, 0.2], [0.3, -0.5, 0.2, 0.4], [0.0] * 4])
-    expected = torch.tensor(
-        [[-0.1, 0.7, -0.7, -0.2], [0.1, 0.7, -0.7, 0.2], [-0.3, 0.5, -0.2, -0.4], [0.0] * 4]
-    )
+    expected = torch.tensor([[-0.1, 0.7, -0.7, -0.2], [0.1, 0.7, -0.7, 0.2], [-0.3, 0.5, -0.2, -0.4], [0.0] * 4])
     assert torch.equal(orient(vectors), expected)
 
 

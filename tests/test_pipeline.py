@@ -60,9 +60,7 @@ def test_windows_are_encoded_apart_and_averaged(text: torch.Tensor, prior: Prior
             shared = None
             if prior is not None and prior.scope == "image":
                 shared = F.normalize(encode(picture).image, dim=-1) @ text.T
-            total[..., y : y + 24, x : x + 24] += pipeline._piece_maps(
-                encode, piece, queries, slide, PATCH, shared
-            )
+            total[..., y : y + 24, x : x + 24] += pipeline._piece_maps(encode, piece, queries, slide, PATCH, shared)
             count[y : y + 24, x : x + 24] += 1
     torch.testing.assert_close(maps(slide, text, picture), total / count)
 
@@ -96,9 +94,7 @@ def test_prior_scopes_differ_only_with_several_windows(text: torch.Tensor) -> No
 
 def test_prior_moves_logits_towards_the_image(text: torch.Tensor) -> None:
     picture = images(1, 32, 48)
-    settings = Settings(
-        Windows(), prior=Prior(image_weight=1.0, mean_vector_weight=0.0, cluster_threshold=0.1)
-    )
+    settings = Settings(Windows(), prior=Prior(image_weight=1.0, mean_vector_weight=0.0, cluster_threshold=0.1))
     similarity = F.cosine_similarity(encode(picture).image, text)
     result = maps(settings, text, picture)
     torch.testing.assert_close(result, similarity[None, :, None, None].expand_as(result))
@@ -139,9 +135,7 @@ def test_label_image_scales_refines_and_takes_the_best_alias(text: torch.Tensor)
     seen = F.interpolate(picture, (50, 70), mode="bilinear", align_corners=False)
     refined = settings.refiner.prepare(seen)(large)[0]
     probs = (40 * refined).softmax(0)
-    best = torch.stack(
-        [probs[[i for i, c in enumerate(WORDS.query_class) if c == k]].amax(0) for k in range(3)]
-    )
+    best = torch.stack([probs[[i for i, c in enumerate(WORDS.query_class) if c == k]].amax(0) for k in range(3)])
     torch.testing.assert_close(result.probs, best)
     assert torch.equal(result.labels, best.argmax(0))
 

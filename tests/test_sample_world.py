@@ -10,11 +10,7 @@ from rfclip.text import load_vocabulary, shipped_vocabularies
 
 
 def test_spellings_share_a_look() -> None:
-    assert (
-        sample_world.look("traffic light")
-        == sample_world.look("trafficlight")
-        == sample_world.look("Traffic-Light")
-    )
+    assert sample_world.look("traffic light") == sample_world.look("trafficlight") == sample_world.look("Traffic-Light")
 
 
 @pytest.mark.parametrize("name", shipped_vocabularies())

@@ -252,9 +252,7 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert np.asarray(out["predictions"]).shape == (50, 80)
 
 
-def test_loading_a_checkpoint_into_it_is_refused(
-    clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_a_checkpoint_into_it_is_refused(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     checkpoint = tmp_path / "weights.pth"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": {}}, checkpoint)

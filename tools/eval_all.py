@@ -29,15 +29,9 @@ ENVIRONMENT = {
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="eval_all.sh", description="Run the eight benchmarks, end with one table."
-    )
-    parser.add_argument(
-        "--sample", action="store_true", help="the generated miniature benchmarks, the tiny CLIP"
-    )
-    parser.add_argument(
-        "--data-root", help="folder that stands for the configs' data/ (default data, or data/sample)"
-    )
+    parser = argparse.ArgumentParser(prog="eval_all.sh", description="Run the eight benchmarks, end with one table.")
+    parser.add_argument("--sample", action="store_true", help="the generated miniature benchmarks, the tiny CLIP")
+    parser.add_argument("--data-root", help="folder that stands for the configs' data/ (default data, or data/sample)")
     parser.add_argument("--benchmarks", help=f"comma-separated, of {','.join(BENCHMARKS)}; default all")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--checkpoint", help="CLIP weights: an open_clip tag or a local file")
@@ -49,9 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gpus", type=int, default=1, help="processes per benchmark")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"))
     parsed = parser.parse_args(arguments)
-    parsed.names = (
-        [name.strip() for name in parsed.benchmarks.split(",")] if parsed.benchmarks else list(BENCHMARKS)
-    )
+    parsed.names = [name.strip() for name in parsed.benchmarks.split(",")] if parsed.benchmarks else list(BENCHMARKS)
     unknown = [name for name in parsed.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
@@ -99,9 +91,7 @@ def run_one(parsed: argparse.Namespace, benchmark: str) -> str:
     except (UserError, OSError, ValueError) as error:
         return f"failed: {error}"
     line = command(options, parsed.gpus)
-    done = subprocess.run(
-        line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=False
-    )  # its log is a file too
+    done = subprocess.run(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=False)  # its log is a file too
     if done.returncode != 0:
         return f"failed with exit status {done.returncode}, log in {options.work_dir / benchmark}"
     return f"ran: {outcome(options.work_dir / benchmark / RESULTS)}"

@@ -21,22 +21,16 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run a benchmark and write its results.json.")
     parser.add_argument("config", type=Path, help="config file, e.g. configs/rfclip/rfclip_vit-b16_voc21.py")
     parser.add_argument("checkpoint", nargs="?", help="CLIP weights: an open_clip tag or a local file")
-    parser.add_argument(
-        "--work-dir", type=Path, default=Path("work_dirs"), help="results go to WORK_DIR/<benchmark>"
-    )
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"), help="results go to WORK_DIR/<benchmark>")
     parser.add_argument("--out", help="folder for the predicted label maps (PNG)")
     parser.add_argument("--show-dir", help="folder for painted images")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, help="config entries, key=value"
-    )
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, help="config entries, key=value")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--profile", help="paper, release, or a baseline (see configs/_base_/profiles)")
     parser.add_argument("--pamr", action="store_true", help="refine with PAMR")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--data-root", help="folder that stands for the configs' data/")
-    parser.add_argument(
-        "--resume", action="store_true", help="keep the images that an interrupted run finished"
-    )
+    parser.add_argument("--resume", action="store_true", help="keep the images that an interrupted run finished")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()

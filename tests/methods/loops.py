@@ -110,9 +110,7 @@ def cubic(position, scale, size):
     for offset in (-1, 0, 1, 2):
         t = abs(source - (first + offset))
         a = -0.75
-        weight = (
-            (a + 2) * t**3 - (a + 3) * t**2 + 1 if t <= 1 else a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-        )
+        weight = (a + 2) * t**3 - (a + 3) * t**2 + 1 if t <= 1 else a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
         taps.append((min(max(first + offset, 0), size - 1), weight))
     return taps
 

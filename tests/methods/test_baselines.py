@@ -83,9 +83,7 @@ def test_recorded_attention_gives_the_dense_output(planted, make_images):
         attention = record.seen["attn_dense", None][0].numpy()
         v = tower.qkv(3, record.seen["residual", 3][0].numpy())[2]
         patches = tower.out_proj(3, loops.times(attention, v[:, -attention.shape[-1] :]))[-35:]
-        torch.testing.assert_close(
-            output.patches[0], torch.tensor(tower.project(patches)), rtol=1e-6, atol=1e-9
-        )
+        torch.testing.assert_close(output.patches[0], torch.tensor(tower.project(patches)), rtol=1e-6, atol=1e-9)
 
 
 def test_neighbourhood_of_naclip():

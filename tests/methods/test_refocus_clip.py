@@ -97,9 +97,7 @@ def test_received_attention_of_a_distractor_falls_to_one_minus_beta(planted, mak
     RefocusCLIP(planted.dims, beta=0.6)(planted.vit, make_images(1, 80, 112), record=record)
     for layer in range(3):
         distractor = int(record.seen["distractors", layer][0].nonzero()[0]) + 1
-        before, after = (
-            record.seen[name, layer][0, :, 1:, distractor] for name in ("attn_qk", "attn_refocused")
-        )
+        before, after = (record.seen[name, layer][0, :, 1:, distractor] for name in ("attn_qk", "attn_refocused"))
         torch.testing.assert_close(after, 0.4 * before)
 
 
@@ -129,10 +127,7 @@ def test_nothing_to_refocus_is_mean_kk(planted, make_images, settings):
 
 def test_refocusing_does_something(planted, make_images):
     images = make_images(1, 80, 112)
-    outputs = [
-        RefocusCLIP(planted.dims, layers=layers)(planted.vit, images).patches
-        for layers in ([], "last", "all")
-    ]
+    outputs = [RefocusCLIP(planted.dims, layers=layers)(planted.vit, images).patches for layers in ([], "last", "all")]
     for a, b in ((0, 1), (1, 2), (0, 2)):
         assert (outputs[a] - outputs[b]).norm() > 1e-3 * outputs[a].norm()
 
