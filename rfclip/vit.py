@@ -152,11 +152,24 @@ def positional_table(vit: VisionTransformer, grid: tuple[int, int]) -> Tensor:
 
 def qkv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a block's queries, keys and values, each (B, H, T, d/H), of tokens (B, T, d); applies ln_1."""
-    attention = block.attn
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)  # (B, T, 3d)
-    heads = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, T, d/H)
-    q, k, v = heads.unbind(0)
+    q, k, v = _last_projections(block, tokens, 3)
     return q, k, v
+
+
+def kv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `qkv` does, without the queries and their cost."""
+    k, v = _last_projections(block, tokens, 2)
+    return k, v
+
+
+def _last_projections(block: ResidualAttentionBlock, tokens: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Return the last `count` of queries, keys and values."""
+    attention = block.attn
+    rows = slice(-count * attention.embed_dim, None)
+    weight, bias = attention.in_proj_weight[rows], attention.in_proj_bias[rows]
+    projected = F.linear(block.ln_1(tokens), weight, bias)  # (B, T, count * d)
+    heads = projected.unflatten(-1, (count, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return heads.unbind(0)  # (B, H, T, d/H) each
 
 
 def softmax_attention(q: Tensor, k: Tensor) -> Tensor:

@@ -67,6 +67,13 @@ def test_qkv_equals_a_loop_over_heads(tiny_vit):
             torch.testing.assert_close(got[:, head], normed @ weight[rows].T + bias[rows], rtol=1e-5, atol=1e-5)
 
 
+def test_kv_is_qkv_without_queries(tiny_vit):
+    block = V.blocks(tiny_vit)[1]
+    x = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(3))
+    for part, whole in zip(V.kv(block, x), V.qkv(block, x)[1:], strict=True):
+        torch.testing.assert_close(part, whole)
+
+
 def test_softmax_attention_equals_a_loop_and_the_fused_kernel():
     generator = torch.Generator().manual_seed(4)
     q, k, v = (torch.randn(2, 3, 5, 8, generator=generator, dtype=torch.float64) for _ in range(3))

@@ -25,7 +25,7 @@ from rfclip.methods.base import (
     resolve_dims,
 )
 from rfclip.refocus import locate_distractors
-from rfclip.vit import add_mlp, blocks, embed, fused_attention, project, qkv, run_block
+from rfclip.vit import add_mlp, blocks, embed, fused_attention, kv, project, qkv, run_block
 
 
 @MODELS.register_module()
@@ -176,5 +176,5 @@ def enhance(tokens: Tensor, similarity: Tensor) -> Tensor:
 
 def _heads(keys: KeyAttention, last: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """Attend in the last block by the layers' mean key-key attention, tokens (B, 1+N, d) being its input."""
-    _, k, v = qkv(last, tokens)
+    k, v = kv(last, tokens)
     return keys.attend_with(k, v[:, :, 1:])
