@@ -12,7 +12,7 @@ import rfclip.datasets  # noqa: F401  (registers the two that mmseg lacks)
 from rfclip.configs_path import BENCHMARKS, benchmark_config, config, config_root
 
 CONFIGS = sorted(config_root().glob("*/*.py"))
-SHIPPED = [path for path in CONFIGS if path.parent.name != "_base_"]
+SHIPPED = [path for path in CONFIGS if path.parent.name not in ("_base_", "analysis")]  # analysis/: tables of variants
 
 # short side, mode, prob_thd, image_weight, mean_vector_weight, cluster_threshold, classes, reduce zero label
 SETTINGS = {
