@@ -85,6 +85,8 @@ class KeyAttention:
             defocus: (B, N) bool.
             beta: share that is moved, in 0..1.
         """
+        if not distractors.any():
+            return self.attend(v)
         out = torch.empty_like(v, dtype=_precision(v))
         for image, heads in _pieces(self._total):
             one = slice(image, image + 1)
