@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -211,8 +212,17 @@ def test_profile_by_any_spelling(name: str) -> None:
     assert profile_file(name).stem == "mean_kk"
 
 
-def command(options: Options, processes: int, *extra: str) -> tuple[list[str], dict[str, str]]:
-    test = [str(ROOT / "tools/test.py"), str(options.config), f"--work-dir={options.work_dir}", *extra]
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code: a run is only resumed by the code that began it, and here that must not change."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("rfclip", "configs", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def command(code: Path, options: Options, processes: int, *extra: str) -> tuple[list[str], dict[str, str]]:
+    test = [str(code / "tools/test.py"), str(options.config), f"--work-dir={options.work_dir}", *extra]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT / "tests"),
@@ -221,8 +231,10 @@ def command(options: Options, processes: int, *extra: str) -> tuple[list[str], d
     }
     if processes == 1:
         return [sys.executable, *test], environment
-    environment["PORT"] = "29765"
-    return ["bash", str(ROOT / "tools/dist_test.sh"), test[1], "none", str(processes), *test[2:]], environment
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment["PORT"] = str(free.getsockname()[1])
+    return ["bash", str(code / "tools/dist_test.sh"), test[1], "none", str(processes), *test[2:]], environment
 
 
 def descendants(pid: int) -> list[int]:
@@ -237,27 +249,28 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def kill_after(options: Options, processes: int, lines: int) -> None:
+def kill_after(code: Path, options: Options, processes: int, lines: int) -> None:
     """Start a run that waits at each image; kill all its processes when that many images are written."""
-    line, environment = command(options, processes, "--cfg-options", "model.delay=0.4")
+    line, environment = command(code, options, processes, "--cfg-options", "model.delay=0.4")
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
     log = AreaLog(options.work_dir / "voc20")
     deadline = time.time() + 600
     while len(log.read(20)) < lines and process.poll() is None and time.time() < deadline:
         time.sleep(0.05)
     for pid in (process.pid, *descendants(process.pid)):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_killed_run_goes_on_and_ends_the_same(finished: Options, processes: int) -> None:
+def test_a_killed_run_goes_on_and_ends_the_same(checkout: Path, finished: Options, processes: int) -> None:
     whole = results_of(finished)
     shutil.rmtree(finished.work_dir)
-    kill_after(finished, processes, 2)
+    kill_after(checkout, finished, processes, 2)
     done = len(AreaLog(finished.work_dir / "voc20").read(20))
     assert 2 <= done < IMAGES and not (finished.work_dir / "voc20/results.json").exists()
-    line, environment = command(finished, processes, "--resume", "--cfg-options", "model.delay=0.4")
+    line, environment = command(checkout, finished, processes, "--resume", "--cfg-options", "model.delay=0.4")
     subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=900)
     results = results_of(finished)
     assert results["metrics"] == whole["metrics"] and results["per_class"] == whole["per_class"]
@@ -267,7 +280,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished: Options, processes: in
 
 def test_command_line_reports_one_sentence_and_status_one(options: Options) -> None:
     Path("data").rename("moved")
-    line, environment = command(options, 1)
+    line, environment = command(ROOT, options, 1)
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: data/VOCdevkit/VOC2012 not found: see datasets/README.md"
