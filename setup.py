@@ -38,6 +38,7 @@ class BuildWithConfigs(build_py):
 
 
 MMCV = [line for line in requirements() if line.startswith("mmcv")]  # would overwrite a full mmcv: an extra
+DEMO = ["gradio>=6.0"]
 
 setup(
     name="rfclip",
@@ -48,13 +49,14 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["rfclip", "rfclip.*"]),
-    package_data={"rfclip": ["data/*", "data/**/*", "explain/*.html", "explain/*.js", "explain/*.css"]},
+    package_data={"rfclip": ["data/*", "data/**/*", "explain/*.html", "demo/*.html"]},
     include_package_data=False,
     install_requires=[line for line in requirements() if line not in MMCV],
     extras_require={
         "lite": MMCV,
-        "demo": ["gradio>=4.44"],
+        "demo": DEMO,
         "dev": [
+            *DEMO,  # the browser test clicks through it
             "pytest>=8.0",
             "hypothesis>=6.100",
             "ruff>=0.5",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -204,6 +205,14 @@ class OpenVocabSegmenter:
         if isinstance(image, list):
             return [self._segment(one, vocabulary, queries) for one in image]
         return self._segment(image, vocabulary, queries)
+
+    def changed(self, method: Mapping[str, Any], prob_thd: float, background_index: int | None) -> OpenVocabSegmenter:
+        """Return another segmenter of the same loaded model, with another method and background; both can be used."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, prob_thd=prob_thd, background_index=background_index)
+        other.method = build_method(method, self.loaded)
+        other._last = None
+        return other
 
     def prepare(self, names: Names) -> Vocabulary:
         """Embed names now, so that the next call with them does not; they are returned as a Vocabulary."""

@@ -99,6 +99,18 @@ def profile_file(name: str) -> Path:
     raise ValueError(f"no profile '{name}'; there are {', '.join(files)}")
 
 
+def method_block(name: str) -> dict[str, Any]:
+    """The method block of a profile; the names of the two profiles' classes work as well.
+
+    Raises:
+        ValueError: No such profile.
+    """
+    plain = name.lower().replace("_", "").replace("-", "")
+    name = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, name)
+    block = Config.fromfile(profile_file(name)).model.method.to_dict()
+    return {key: value for key, value in block.items() if key != "_delete_"}
+
+
 def benchmark_name(cfg: Config) -> str:
     """The benchmark a config is for: its ``benchmark`` entry, or the name of its file."""
     return str(cfg.get("benchmark") or Path(cfg.filename).stem)

@@ -7,17 +7,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import _checkout  # noqa: F401
 
 import rfclip  # noqa: F401  (before anything of mmseg)
-
-from mmengine.config import Config  # isort: skip
 from rfclip.api import OpenVocabSegmenter
 from rfclip.explain.figures import PLOTS, choose
 from rfclip.explain.report import explain
-from rfclip.run_options import profile_file
+from rfclip.run_options import method_block
 from rfclip.words import read_classes
 
 
@@ -62,12 +59,6 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-def method(name: str) -> dict[str, Any]:
-    """The method block of a profile."""
-    block = Config.fromfile(profile_file(name)).model.method.to_dict()
-    return {key: value for key, value in block.items() if key != "_delete_"}
-
-
 def run(args: argparse.Namespace) -> None:
     """Explain each picture."""
     choose(args.plots)
@@ -76,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         args.model,
         args.pretrained or "openai",
         args.device,
-        method=method(args.method),
+        method=method_block(args.method),
         short_side=args.short_side,
     )
     stems = Counter(Path(image).stem for image in args.images)
@@ -88,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
             vocabulary,
             args.out,
             segmenter=segmenter,
-            baseline=method(args.without),
+            baseline=method_block(args.without),
             point=args.point,
             layers=args.layers,
             plots=args.plots,

@@ -6,17 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import _checkout  # noqa: F401
 
 import rfclip  # noqa: F401  (before anything of mmseg)
 
-from mmengine.config import Config  # isort: skip
 from tqdm import tqdm  # isort: skip
 from rfclip.api import OpenVocabSegmenter
 from rfclip.pictures import find_pictures
-from rfclip.run_options import profile_file
+from rfclip.run_options import method_block
 from rfclip.segment_files import Outcome, segment_files
 from rfclip.words import read_classes, with_background
 
@@ -74,7 +72,7 @@ def segment(args: argparse.Namespace) -> Outcome:
         args.model,
         args.pretrained or "openai",
         args.device,
-        method=method(args.method),
+        method=method_block(args.method),
         short_side=args.short_side,
         refiner={"type": "PAMR"} if args.pamr else None,
         prob_thd=threshold if has_background else 0.0,
@@ -93,14 +91,6 @@ def segment(args: argparse.Namespace) -> Outcome:
         warn=warn,
     )
     return Outcome(outcome.done, (*problems, *outcome.problems))
-
-
-def method(name: str) -> dict[str, Any]:
-    """The method block of a profile; the names of the two profiles' classes work as well."""
-    plain = name.lower().replace("_", "").replace("-", "")
-    name = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, name)
-    block = Config.fromfile(profile_file(name)).model.method.to_dict()
-    return {key: value for key, value in block.items() if key != "_delete_"}
 
 
 def warn(sentence: str) -> None:

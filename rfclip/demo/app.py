@@ -1,0 +1,111 @@
+"""The demo's widgets (gradio), round rfclip.demo.studio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from rfclip.demo.studio import BACKGROUNDS, METHODS, MOST_BYTES, SAMPLES, Studio, read_upload, sample
+from rfclip.demo.viewer import frame, viewer
+
+ADDRESS = "127.0.0.1"
+_KEEP = 3600  # seconds after which uploads are removed
+_FIRST = next(iter(SAMPLES))
+_FORMATS = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"]
+
+
+def build(studio: Studio, note: str) -> gr.Blocks:
+    """Put the page together.
+
+    Args:
+        studio: does the work.
+        note: a sentence below the title.
+    """
+    with gr.Blocks(title="RF-CLIP", analytics_enabled=False, delete_cache=(_KEEP, _KEEP)) as blocks:
+        gr.Markdown(f"# RF-CLIP: segment a picture with any words\n{note}")
+        picture = gr.State(sample(_FIRST))
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                preview = gr.Image(
+                    sample(_FIRST), label="picture", interactive=False, height=220, elem_id="preview", buttons=[]
+                )
+                upload = gr.File(label="your own", file_types=_FORMATS, height=110, elem_id="upload")
+                samples = gr.Radio([*SAMPLES], value=_FIRST, label="or a sample", elem_id="samples")
+                words = gr.Textbox(
+                    SAMPLES[_FIRST][1],
+                    label="words",
+                    info="commas part classes, | parts the names of one; or voc21, cityscapes, ...",
+                    elem_id="words",
+                )
+                background = gr.Radio([*BACKGROUNDS], value="auto", label="background", elem_id="background")
+                method = gr.Dropdown([*METHODS], value=METHODS[0], label="method", elem_id="method")
+                opacity = gr.Slider(0, 1, 0.55, label="opacity", elem_id="opacity")
+                go = gr.Button("Segment", variant="primary", elem_id="go")
+            with gr.Column(scale=3), gr.Tabs():
+                with gr.Tab("Segmentation"):
+                    result = gr.HTML("<p>Nothing yet.</p>", elem_id="result")
+                with gr.Tab("Explain"):
+                    why = gr.Button("Show what the method does with the picture", elem_id="why")
+                    explanation = gr.HTML("<p>Nothing yet.</p>", elem_id="explanation")
+
+        @told
+        def uploaded(path: str | None) -> tuple[Any, Any]:
+            image = read_upload(path)
+            return image, image
+
+        @told
+        def chosen(name: str) -> tuple[Any, Any, str]:
+            image = sample(name)
+            return image, image, SAMPLES[name][1]
+
+        @told
+        def segment(image: Any, names: str, rest: str, how: str, share: float) -> str:
+            return frame(viewer(studio.segment(image, names, rest, how), share), "segmentation")
+
+        @told
+        def explain(image: Any, names: str, rest: str, how: str) -> str:
+            return frame(studio.explain(image, names, rest, how), "explanation")
+
+        asked = [picture, words, background, method]
+        upload.upload(uploaded, [upload], [picture, preview], api_visibility="private")
+        samples.input(chosen, [samples], [picture, preview, words], api_visibility="private")
+        for trigger in (go.click, words.submit):
+            trigger(segment, [*asked, opacity], [result], api_visibility="private")
+        why.click(explain, asked, [explanation], api_visibility="private")
+    return blocks
+
+
+def launch(blocks: gr.Blocks, port: int | None) -> None:
+    """Serve a page to this machine alone, until interrupted.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    font = ("system-ui", "sans-serif")  # the default ones are fetched from elsewhere
+    blocks.launch(
+        server_name=ADDRESS,
+        server_port=port,
+        share=False,
+        max_file_size=MOST_BYTES,
+        allowed_paths=[],
+        footer_links=[],
+        show_error=True,
+        ssr_mode=False,
+        theme=gr.themes.Default(font=font, font_mono=("monospace",)),
+    )
+
+
+def told(action: Callable[..., Any]) -> Callable[..., Any]:
+    """Show a ValueError on the page, as a message."""
+
+    @wraps(action)
+    def wrapped(*arguments: Any) -> Any:
+        try:
+            return action(*arguments)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return wrapped
