@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,3 +186,11 @@ def _save_torchscript(tensors: Mapping[str, Tensor], path: Path) -> None:
         warnings.filterwarnings("ignore", r".*torch\.jit.* is deprecated", DeprecationWarning)
         traced = torch.jit.trace_module(root, {"forward": torch.zeros(1)}, check_trace=False)
         torch.jit.save(traced, path)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A headless Chromium, driven by selenium."""
+    driver = chromium.start(tmp_path / "profile")
+    yield driver
+    driver.quit()

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rfclip.run_options import method_block
+
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
@@ -149,10 +151,10 @@ def test_a_result_that_cannot_be_written_stops_with_a_sentence(run: Any, capsys:
     assert "out" in capsys.readouterr().err
 
 
-def test_profiles_and_class_names(tool: ModuleType) -> None:
-    assert tool.method("RefocusCLIP") == tool.method("paper")
-    assert tool.method("RefocusCLIPRelease")["type"] == "RefocusCLIPRelease"
-    assert tool.method("MeanKK") == {"type": "MeanKK"}
+def test_profiles_and_class_names() -> None:
+    assert method_block("RefocusCLIP") == method_block("paper")
+    assert method_block("RefocusCLIPRelease")["type"] == "RefocusCLIPRelease"
+    assert method_block("MeanKK") == {"type": "MeanKK"}
 
 
 def test_as_a_program(tmp_path: Path, clip_files: dict[str, str]) -> None:

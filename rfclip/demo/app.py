@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -85,7 +86,7 @@ def launch(blocks: gr.Blocks, port: int | None) -> None:
         OSError: the port is taken.
     """
     font = ("system-ui", "sans-serif")  # the default ones are fetched from elsewhere
-    blocks.launch(
+    _, url, _ = blocks.launch(
         server_name=ADDRESS,
         server_port=port,
         share=False,
@@ -93,19 +94,24 @@ def launch(blocks: gr.Blocks, port: int | None) -> None:
         allowed_paths=[],
         footer_links=[],
         show_error=True,
+        quiet=True,
+        prevent_thread_lock=True,
         ssr_mode=False,
         theme=gr.themes.Default(font=font, font_mono=("monospace",)),
     )
+    print(f"Open {url} in a browser of this machine; Ctrl-C ends it.", flush=True)
+    blocks.block_thread()
 
 
 def told(action: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a ValueError on the page, as a message."""
+    """Show a ValueError on the page, as a message; everything else on the page stays as it was."""
 
     @wraps(action)
     def wrapped(*arguments: Any) -> Any:
         try:
             return action(*arguments)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            gr.Warning(html.escape(str(error)), title="Not done")
+            return gr.skip()
 
     return wrapped

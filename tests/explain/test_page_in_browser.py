@@ -1,46 +1,13 @@
 """The page in a real headless browser: a click on a patch changes the pictures."""
 
-import os
-import shutil
-
+import chromium
 import pytest
 
 from rfclip.explain.figures import PLOTS
 from rfclip.explain.report import write
 
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1000",
-)
 PICTURES = "return [...document.querySelectorAll('#interactive canvas')].map(canvas => canvas.toDataURL())"
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER) and os.environ.get("CI") != "true", reason="no Chromium here"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # selenium leaves the driver's pipes to the collector
-]
-
-
-@pytest.fixture
-def browser(tmp_path):
-    assert CHROMIUM and DRIVER, "this test needs Chromium and its driver (Debian: chromium, chromium-driver)"
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+pytestmark = chromium.MARKS
 
 
 @pytest.fixture
@@ -98,16 +65,9 @@ def test_the_colours_are_those_of_the_arrays(browser, page, explanation):
 
 
 def test_without_javascript_the_page_is_readable(page, tmp_path):
-    assert CHROMIUM, "this test needs Chromium"
-    from selenium import webdriver
     from selenium.webdriver.common.by import By
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = chromium.start(tmp_path / "profile", {"profile.managed_default_content_settings.javascript": 2})
     try:
         driver.get(page)
         assert not driver.find_element(By.ID, "interactive").is_displayed()

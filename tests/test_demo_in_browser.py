@@ -1,0 +1,143 @@
+"""The demo, started as a user starts it and clicked through in a headless Chromium."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chromium
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+pytestmark = chromium.MARKS
+PATIENCE = 120  # seconds
+READY = "return document.body.dataset.ready === 'yes'"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The demo's address; it runs until the module's tests are done."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("demo")
+    environment = os.environ | {"RFCLIP_CACHE": str(folder / "cache"), "GRADIO_TEMP_DIR": str(folder / "uploads")}
+    command = [sys.executable, str(ROOT / "tools/demo.py"), "--model=tiny", "--short-side=112", f"--port={port}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder)
+    assert process.stdout is not None
+    try:
+        said = next((line for line in process.stdout if line.startswith("Open http")), None)
+        assert said, (folder / "log").read_text()
+        yield re.search(r"http://127[.]0[.]0[.]1:\d+", said)[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Any:
+    browser.get(address)
+    until(browser, lambda: find(browser, "#go"))
+    return browser
+
+
+def find(browser: Any, selector: str) -> list[Any]:
+    return browser.find_elements("css selector", selector)
+
+
+def until(browser: Any, condition: Any) -> Any:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, PATIENCE).until(lambda _: condition())
+
+
+def enter(browser: Any, frame: str) -> None:
+    """Go into a page that is shown in the demo, once it is drawn."""
+    until(browser, lambda: find(browser, frame))
+    browser.switch_to.frame(find(browser, frame)[0])
+    until(browser, lambda: browser.execute_script(READY))
+
+
+def said(browser: Any) -> str:
+    return browser.find_element("tag name", "body").text
+
+
+def test_upload_segment_and_explain(page: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    from rfclip.demo.studio import sample
+
+    Image.fromarray(sample("drawn scene")[:, :200]).save(tmp_path / "mine.png")
+    find(page, "#upload input[type=file]")[0].send_keys(str(tmp_path / "mine.png"))
+    until(page, lambda: "mine" in find(page, "#upload")[0].text)
+    until(page, lambda: page.execute_script("return document.querySelector('#preview img').naturalWidth") == 200)
+    find(page, "#go")[0].click()
+
+    enter(page, "#result iframe")
+    legend = [entry.text.split("\n") for entry in find(page, "#legend button")]
+    assert {name for name, _ in legend} <= {"sky", "grass", "cat", "building"}
+    assert sum(float(share.rstrip("%")) for _, share in legend) == pytest.approx(100, abs=0.3)
+    canvas = find(page, "#canvas")[0]
+    assert page.execute_script("return [arguments[0].width, arguments[0].height]", canvas) == [200, 240]
+    ActionChains(page).move_to_element_with_offset(canvas, 5, 5).perform()
+    assert re.fullmatch(r"(sky|grass|cat|building), probability [01][.]\d\d", find(page, "#under")[0].text)
+
+    drawn = "return [...arguments[0].getContext('2d').getImageData(0, 0, 200, 240).data]"
+    opaque = page.execute_script(drawn, canvas)
+    page.execute_script(
+        "const s = document.getElementById('opacity'); s.value = 0; s.dispatchEvent(new Event('input'))"
+    )
+    picture = page.execute_script(drawn, canvas)
+    assert picture != opaque
+    assert picture[:3] == sample("drawn scene")[0, 0].tolist()
+    find(page, "#legend button")[0].click()
+    assert find(page, "#legend button")[0].get_attribute("aria-pressed") == "true"
+    page.switch_to.default_content()
+
+    find(page, "button[role=tab]")[1].click()
+    until(page, lambda: find(page, "#why")[0].is_displayed())
+    find(page, "#why")[0].click()
+    enter(page, "#explanation iframe")
+    assert "What RefocusCLIP does with the picture" in said(page)
+    assert find(page, "#picture")
+    page.switch_to.default_content()
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_refusals_are_shown_and_the_page_stays(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    find(page, "#upload input[type=file]")[0].send_keys(str(tmp_path / "bad.png"))
+    until(page, lambda: "bad.png cannot be read as a picture" in said(page))
+    assert page.execute_script("return document.querySelector('#preview img').naturalWidth") == 320
+
+    words = find(page, "#words textarea, #words input")[0]
+    words.clear()
+    words.send_keys("/etc/<b>passwd</b>.txt")
+    find(page, "#go")[0].click()
+    until(page, lambda: "the page reads no vocabulary files" in said(page))
+    assert find(page, "#go")[0].is_enabled()
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/gradio_api/file=" + str(ROOT / "setup.py")])
+def test_files_of_this_machine_are_not_served(address: str, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(address + path)
+    assert refused.value.code in (403, 404)
+    refused.value.close()
+
+
+def test_a_taken_port_is_one_sentence(address: str) -> None:
+    command = [sys.executable, str(ROOT / "tools/demo.py"), "--model=tiny", f"--port={address.rpartition(':')[2]}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.stderr
