@@ -153,6 +153,19 @@ def inside(folder: Path, out: Path) -> Path:
     return folder
 
 
+def save_list(names: Sequence[str], target: Path, out: Path) -> None:
+    """Write a list of images, a name per line, so that it is whole or not there.
+
+    Raises:
+        ValueError: `target` is not inside `out`.
+    """
+    inside(target.parent, out).mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    part.replace(target)
+    print(f"{target}: {len(names)} images")
+
+
 def show_images(source: Path, target: Path, out: Path) -> None:
     """Let `target` be a link to the folder of the images, relative if both lie side by side; keep one that is there."""
     if target.exists() or not source.is_dir():

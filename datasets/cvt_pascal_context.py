@@ -11,14 +11,12 @@ labels. Label maps that are there are kept.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-from _convert import Job, arguments, guarded, inside, run, show_images, table_of
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
+from _convert import Job, arguments, guarded, run, save_list, show_images, table_of
+from _mat import read_variable
 
 # Of the 459 labels, the 59 that are evaluated, in the order of mmseg's PascalContextDataset (which is alphabetical)
 EVALUATED = (
@@ -35,19 +33,9 @@ def context_table() -> np.ndarray:
     return table_of(pairs, LABELS + 1, default=0)
 
 
-def read_mat(path: Path) -> np.ndarray:
-    """The array LabelMap of a .mat file.
-
-    Raises:
-        ValueError: There is none, or the file is damaged.
-    """
-    try:
-        content = loadmat(path, variable_names=["LabelMap"])
-    except (MatReadError, NotImplementedError, TypeError, EOFError) as error:
-        raise ValueError(f"is no readable .mat file ({error})") from error
-    if "LabelMap" not in content:
-        raise ValueError("holds no array LabelMap; expected the files of Context's trainval.tar.gz")
-    return content["LabelMap"]
+def read_labels(path: Path) -> np.ndarray:
+    """The array LabelMap of a .mat file; ValueError if there is none, or the file is damaged."""
+    return read_variable(path, "LabelMap", "the files of Context's trainval.tar.gz")
 
 
 def jobs(labels: Path, out: Path) -> list[Job]:
@@ -69,17 +57,12 @@ def write_lists(voc: Path, out: Path, labelled: set[str]) -> None:
     Raises:
         FileNotFoundError: VOC's list is not there.
     """
-    folder = inside(out / "ImageSets/SegmentationContext", out)
-    folder.mkdir(parents=True, exist_ok=True)
     for split in ("val", "train"):
         source = voc / f"ImageSets/Main/{split}.txt"
         if not source.is_file():
             raise FileNotFoundError(f"{source} not found: it is part of VOCtrainval_03-May-2010.tar")
         names = [name for name in source.read_text(encoding="utf-8").split() if name in labelled]
-        part = folder / f".{split}.txt.{os.getpid()}.part"
-        part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        part.replace(folder / f"{split}.txt")
-        print(f"{folder / split}.txt: {len(names)} images")
+        save_list(names, out / f"ImageSets/SegmentationContext/{split}.txt", out)
 
 
 def main() -> int:
@@ -91,7 +74,7 @@ def main() -> int:
     out = args.out if args.out is not None else args.source
     todo = jobs(args.labels, out)
     write_lists(args.source, out, {job.source.stem for job in todo})
-    status = run(todo, out, args.workers, read_mat)
+    status = run(todo, out, args.workers, read_labels)
     show_images(args.source / "JPEGImages", out / "JPEGImages", out)
     return status
 

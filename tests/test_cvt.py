@@ -197,6 +197,75 @@ def test_context(call: Any, load: Any, tmp_path: Path, capsys: pytest.CaptureFix
     assert "2008_e.mat: holds no array LabelMap" in error
 
 
+@pytest.fixture
+def voc_and_sbd(tmp_path: Path) -> tuple[Path, Path]:
+    """VOC with a (train), b (val) and an unlabelled c (train); SBD with b, c, and d, e of its own."""
+    voc, sbd = tmp_path / "VOC2012", tmp_path / "dataset"
+    for name in "ab":
+        write(voc / f"SegmentationClass/{name}.png", [[0, 20, 255], [1, 1, 1]])
+    (voc / "ImageSets/Segmentation").mkdir(parents=True)
+    (voc / "ImageSets/Segmentation/train.txt").write_text("c\na\n")
+    (voc / "ImageSets/Segmentation/val.txt").write_text("b\n")
+    (sbd / "cls").mkdir(parents=True)
+    for name in "bcde":
+        content = {
+            "Segmentation": np.array([[0, 20, 0], [7, 1, 1]], np.uint8),
+            "CategoriesPresent": np.array([1, 7, 20]),
+        }
+        savemat(sbd / f"cls/{name}.mat", {"GTcls": content})
+    (sbd / "train.txt").write_text("e\nb\n")
+    (sbd / "val.txt").write_text("d\nc\nunlabelled\n")
+    return voc, sbd
+
+
+def test_augmented_voc(call: Any, voc_and_sbd: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """VOC's own maps come first, with their outlines; validation images are in no training list."""
+    voc, sbd = voc_and_sbd
+    assert call("cvt_voc_aug", voc, "--sbd", sbd) == 0
+    assert "note: 4 images in trainaug.txt; the published list has 10582" in capsys.readouterr().err
+    made = {path.stem: read(path) for path in (voc / "SegmentationClassAug").iterdir()}
+    assert made == {
+        **{name: [[0, 20, 255], [1, 1, 1]] for name in "ab"},
+        **{name: [[0, 20, 0], [7, 1, 1]] for name in "cde"},
+    }
+    lists = voc / "ImageSets/Segmentation"
+    assert (lists / "trainaug.txt").read_text() == "c\na\ne\nd\n"
+    assert (lists / "aug.txt").read_text() == "e\nd\n"
+    assert (lists / "val.txt").read_text() == "b\n"
+
+
+def test_augmented_voc_from_damaged_files(
+    call: Any, voc_and_sbd: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    voc, sbd = voc_and_sbd
+    (sbd / "cls/d.mat").write_bytes(b"no mat")
+    savemat(sbd / "cls/e.mat", {"GTcls": {"Boundaries": np.zeros((2, 2))}})
+    savemat(sbd / "cls/f.mat", {"GTcls": np.zeros((2, 2))})
+    savemat(sbd / "cls/g.mat", {"GTcls": {"Segmentation": np.array([[21]], np.uint8)}})
+    assert call("cvt_voc_aug", voc, "--sbd", sbd) == 1
+    error = capsys.readouterr().err
+    for name, said in (
+        ("d", "is no readable .mat file"),
+        ("e", "holds no GTcls.Segmentation"),
+        ("f", "holds no GTcls.Segmentation"),
+        ("g", "holds the values [21]; expected 0 background, 1..20 classes and 255"),
+    ):
+        assert f"{name}.mat: {said}" in error
+    assert len(list((voc / "SegmentationClassAug").iterdir())) == 3
+
+
+def test_augmented_voc_without_data_is_a_sentence(
+    call: Any, voc_and_sbd: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voc, sbd = voc_and_sbd
+    assert call("cvt_voc_aug", voc, "--sbd", tmp_path) == 1
+    assert "give the folder dataset/ of the unpacked benchmark.tgz" in capsys.readouterr().err
+    (sbd / "val.txt").unlink()
+    assert call("cvt_voc_aug", voc, "--sbd", sbd) == 1
+    assert "val.txt not found: it is part of benchmark.tgz" in capsys.readouterr().err
+    assert not (voc / "SegmentationClassAug").exists()
+
+
 def test_agrees_with_the_tables_of_mmseg(load: Any) -> None:
     """mmsegmentation ships converters that need packages or counts; their tables are facts to compare with."""
     folder = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters"
