@@ -64,6 +64,8 @@ setup(
             "setuptools>=64",
             "wheel>=0.43",
             "selenium>=4.20",  # drives the browser test
+            "nbclient>=0.10",  # runs docs/tour.ipynb
+            "ipykernel>=6.29",  # in this Python
         ],
     },
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],
