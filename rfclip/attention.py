@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rfclip.precision import at_least_fp32
 from rfclip.refocus import receivers, redistribute_attention
 from rfclip.vit import fused_attention, softmax_attention
 
@@ -46,14 +47,14 @@ class KeyAttention:
     def add_and_look(self, k: Tensor) -> Tensor:
         """Add a layer, given its keys (B, H, 1+N, d/H); return its own block, mean over heads (B, N, N)."""
         patches = k.shape[2] - 1
-        over_heads = k.new_zeros(len(k), patches, patches, dtype=_precision(k))
+        over_heads = k.new_zeros(len(k), patches, patches, dtype=at_least_fp32(k))
         self._add(k, over_heads)
         return over_heads.div_(k.shape[1])
 
     def _add(self, k: Tensor, over_heads: Tensor | None) -> None:
         if self.layers == 0 and self.sum_up:
             batch, count, tokens, _ = k.shape
-            self._total = k.new_zeros(batch, count, tokens - 1, tokens - 1, dtype=_precision(k))
+            self._total = k.new_zeros(batch, count, tokens - 1, tokens - 1, dtype=at_least_fp32(k))
         for image, heads, attn in _key_attention(k):
             if self.sum_up:
                 self._total[image, heads] += attn
@@ -74,7 +75,7 @@ class KeyAttention:
     def attend(self, v: Tensor) -> Tensor:
         """Return mean() @ v for the patches' values v (B, H, N, d/H)."""
         with _full_precision(v):
-            return (self._total @ v.to(_precision(v)) / self.layers).to(v.dtype)
+            return (self._total @ v.to(at_least_fp32(v)) / self.layers).to(v.dtype)
 
     def attend_redistributed(self, v: Tensor, distractors: Tensor, defocus: Tensor, beta: float) -> Tensor:
         """Return redistribute_attention(mean(), distractors, defocus, beta) @ v.
@@ -87,7 +88,7 @@ class KeyAttention:
         """
         if not distractors.any():
             return self.attend(v)
-        out = torch.empty_like(v, dtype=_precision(v))
+        out = torch.empty_like(v, dtype=at_least_fp32(v))
         for image, heads in _pieces(self._total):
             one = slice(image, image + 1)
             attn = redistribute_attention(self._total[one, heads], distractors[one], defocus[one], beta)
@@ -102,7 +103,7 @@ class KeyAttention:
             k: keys (B, H, 1+N, d/H) of one more layer.
             v: the patches' values (B, H, N, d/H).
         """
-        out = torch.empty_like(v, dtype=_precision(v))
+        out = torch.empty_like(v, dtype=at_least_fp32(v))
         for image, heads, attn in _key_attention(k):
             if self.layers:
                 attn += self._total[image, heads]
@@ -181,7 +182,7 @@ def _attend_by_groups(q: Tensor, k: Tensor, v: Tensor, distractors: Tensor, defo
 
 def _key_attention(k: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
     """Yield image, heads and their softmax(scale k k^T) between the patches (g, N, N), in a reused buffer."""
-    k = k.to(_precision(k))
+    k = k.to(at_least_fp32(k))
     scaled = k * k.shape[-1] ** -0.5
     tokens = k.shape[2]
     scores, attn = k.new_empty(0), k.new_empty(0)
@@ -210,10 +211,6 @@ def _pieces(per_head: Tensor) -> Iterator[tuple[int, slice]]:
     for image in range(batch):
         for first in range(0, count, heads_at_a_time):
             yield image, slice(first, min(first + heads_at_a_time, count))
-
-
-def _precision(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:

@@ -72,7 +72,7 @@ def label(
     running = _Running(size, logits.device, query_class, logit_scale, sums, num_classes if keep_probs else 0)
     step = max(1, max_elements // (height * width))
     for first in range(0, len(logits), step):
-        maps = _resized(logits[first : first + step].float(), size)
+        maps = resize(logits[first : first + step].float(), size)
         running.add(maps if refine is None else refine(maps[None])[0], first)
     return running.result(prob_thd, background_index)
 
@@ -130,10 +130,16 @@ def _strips(maps: Tensor) -> list[slice]:
     return [slice(top, top + rows) for top in range(0, height, rows)]
 
 
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if maps.shape[1:] == tuple(size):
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (..., h, w) to (..., H0, W0), bilinear, corners not aligned.
+
+    Each map is resized by itself, so that equal maps stay equal to the last bit: resized as channels of one
+    picture, their rounding would depend on their place among the channels.
+    """
+    if maps.shape[-2:] == tuple(size):
         return maps
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+    single = maps.reshape(-1, 1, *maps.shape[-2:])
+    return F.interpolate(single, size, mode="bilinear", align_corners=False).view(*maps.shape[:-2], *size)
 
 
 def _check(

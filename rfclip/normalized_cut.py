@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rfclip.precision import at_least_fp32
+
 _LANCZOS_CHECKS = (12, 18, 24, 32, 40, 52, 64)  # steps after which convergence is looked at; then give up
 _CHOLESKY_SLACK = 1e-4  # more than fp32 rounds in the factor of a matrix with eigenvalues in [-1, 3]
 _TIE = 1e-9  # magnitudes that differ by less than this, relatively, count as equal
@@ -65,7 +67,7 @@ def fiedler_vector(affinity: Tensor, solver: str = "auto", start: Tensor | None 
     """
     check_solver(solver)
     _check(affinity)
-    dtype = torch.promote_types(affinity.dtype, torch.float32)
+    dtype = at_least_fp32(affinity)
     with torch.no_grad(), torch.autocast(affinity.device.type, enabled=False):
         if affinity.numel() == 0 or affinity.shape[-1] == 1:
             return affinity.new_zeros(affinity.shape[:-1], dtype=dtype)

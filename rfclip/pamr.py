@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from rfclip.checks import check_indices
+from rfclip.precision import at_least_fp32
 
 _RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _CACHED = 2**19  # elements (2 MB): a strip of this size is worked on from the processor's cache
@@ -65,12 +66,12 @@ def affinity(image: Tensor, dilations: Sequence[int] = (8, 16)) -> Tensor:
         dilations: D distances of neighbours, pixels.
 
     Returns:
-        Weights (B, 8 D, H, W), fp32, that sum to one over the neighbours; dilation by dilation, the neighbours in
-        raster order. The neighbours of a pixel lie together in memory.
+        Weights (B, 8 D, H, W), at least fp32, that sum to one over the neighbours; dilation by dilation, the
+        neighbours in raster order. The neighbours of a pixel lie together in memory.
     """
     batch, _, height, width = image.shape
     reach = max(dilations)
-    padded = F.pad(image.float(), (reach,) * 4, mode="replicate")
+    padded = F.pad(image.to(at_least_fp32(image)), (reach,) * 4, mode="replicate")
     weights = padded.new_empty(batch, height, width, 8 * len(dilations))
     rows = max(1, _CACHED // (width * weights.shape[-1]))
     for top in range(0, height, rows):
@@ -89,7 +90,7 @@ def refine(affinity: Tensor, logits: Tensor, num_iter: int = 10, dilations: Sequ
         dilations: The D dilations of the affinity.
 
     Returns:
-        Logits (B, q, H, W), fp32.
+        Logits (B, q, H, W), of the affinity's dtype.
     """
     neighbours = _neighbours(logits.shape, dilations, logits.device)
     return _refine(affinity, neighbours, logits, num_iter)
@@ -136,7 +137,7 @@ def _neighbours(shape: Sequence[int], dilations: Sequence[int], device: torch.de
 
 def _refine(affinity: Tensor, neighbours: Tensor, logits: Tensor, num_iter: int) -> Tensor:
     """Iterate over the channels of all pixels side by side: those of one pixel together in memory."""
-    refined = logits.new_empty(logits.shape, dtype=torch.float32)
+    refined = logits.new_empty(logits.shape, dtype=affinity.dtype)
     for weights, maps, result in zip(affinity, logits, refined, strict=True):
         weights = weights.permute(1, 2, 0).reshape(neighbours.shape)  # (H*W, 8 D)
         pixels, averaged = refined.new_empty(2, len(neighbours), len(maps))  # (H*W, q) each

@@ -122,18 +122,46 @@ class Queries:
         query_class: (Q,) class of each query.
         num_classes: C.
         clusters: (Q,) cluster of each query for the prior; None without a prior.
+        twins: (2, Q), for each query the first and the second query with the same embedding; a query that has no
+            such twin is both itself. None where no two are the same.
     """
 
     text: Tensor
     query_class: tuple[int, ...]
     num_classes: int
     clusters: Tensor | None
+    twins: Tensor | None
 
     @classmethod
     def of(cls, text: Tensor, vocabulary: Vocabulary, settings: Settings) -> Queries:
         """Put a vocabulary's embeddings (Q, E) together with what the steps need to know of it."""
         clusters = prior.cluster_names(text, settings.prior.cluster_threshold) if settings.prior else None
-        return cls(text, vocabulary.query_class, len(vocabulary.names), clusters)
+        return cls(text, vocabulary.query_class, len(vocabulary.names), clusters, prior.twins_of(text))
+
+    def similarity(self, image: Tensor) -> Tensor:
+        """Cosines (B, Q) of image embeddings (B, E) with the queries; equal queries have equal cosines."""
+        cosines = F.normalize(image.float(), dim=-1) @ self.text.T
+        return cosines if self.twins is None else cosines[:, self.twins[0]]
+
+    def cosines(self, text: Tensor, patches: Tensor) -> Tensor:
+        """Cosines (B, Q, N) of patches (B, N, E) with the queries; equal queries have equal cosines.
+
+        How a matrix product rounds a row hangs on the row's place, and the first of equal names is to win: so the
+        rows of twins are copied.
+
+        Args:
+            text: (Q, E), or (B, Q, E) after the prior, which moves the first of twins only.
+            patches: normalised.
+        """
+        cosines = text @ patches.transpose(-1, -2)
+        if self.twins is None:
+            return cosines
+        first, second = self.twins
+        moved = (text != self.text).any(-1).expand(cosines.shape[:2])[:, first]  # (B, Q)
+        source = torch.where(moved, second, first)
+        own = torch.arange(len(first), device=first.device)
+        source = torch.where(own == first, own, source)
+        return cosines.gather(1, source[..., None].expand_as(cosines))
 
 
 def cosine_maps(
@@ -240,19 +268,18 @@ def _piece_maps(
     text: Tensor = queries.text
     if settings.prior is not None and queries.clusters is not None:
         if similarity is None:
-            similarity = F.normalize(dense.image.float(), dim=-1) @ queries.text.T
+            similarity = queries.similarity(dense.image)
         text = prior.shift_text(text, patches, similarity, queries.clusters, settings.prior.mean_vector_weight)
-    cosines = (text @ patches.transpose(-1, -2)).unflatten(-1, dense.grid)  # (B, Q, h, w), as resizing likes it
+    cosines = queries.cosines(text, patches).unflatten(-1, dense.grid)  # (B, Q, h, w), as resizing likes it
     if settings.prior is not None and similarity is not None:
         cosines = prior.blend(cosines, similarity, settings.prior.image_weight)
-    maps = F.interpolate(cosines, fitted.shape[-2:], mode="bilinear", align_corners=False)
+    maps = labels.resize(cosines, (fitted.shape[-2], fitted.shape[-1]))
     return maps[..., :height, :width]
 
 
 def _image_similarity(encode_image: Callable[[Tensor], Tensor], images: Tensor, queries: Queries) -> Tensor:
     """(B, Q) cosines of whole images with the queries, image by image to bound the memory."""
-    embeddings = torch.cat([encode_image(image[None]) for image in images])
-    return F.normalize(embeddings.float(), dim=-1) @ queries.text.T
+    return queries.similarity(torch.cat([encode_image(image[None]) for image in images]))
 
 
 def _fitted(images: Tensor, settings: Settings, patch: int) -> Tensor:

@@ -59,10 +59,34 @@ def cluster_names(text: Tensor, threshold: float) -> Tensor:
     if len(text) < 2:
         return torch.zeros(len(text), dtype=torch.int64, device=text.device)
     unit = F.normalize(text.detach().double().cpu(), dim=-1)
-    distances = (1 - unit @ unit.T).clamp(min=0).numpy()
-    tree = linkage(squareform(distances, checks=False), method="complete")
+    distances = (1 - unit @ unit.T).clamp(min=0)
+    first = first_equal(text).cpu()
+    distances[first[:, None] == first] = 0  # of equal names exactly
+    tree = linkage(squareform(distances.numpy(), checks=False), method="complete")
     clusters = fcluster(tree, threshold, criterion="distance")  # numbered from 1
     return torch.as_tensor(clusters - 1, dtype=torch.int64, device=text.device)
+
+
+def first_equal(text: Tensor) -> Tensor:
+    """Of each row of (Q, E) the number of the first row that equals it to the last bit: (Q,) int64."""
+    _, group = torch.unique(text, dim=0, return_inverse=True)
+    numbers = torch.arange(len(text), device=text.device)
+    return torch.full_like(numbers, len(text)).scatter_reduce(0, group, numbers, "amin")[group]
+
+
+def twins_of(text: Tensor) -> Tensor | None:
+    """Of each row of (Q, E) the first and the second row that equal it: (2, Q) int64.
+
+    Returns:
+        A row without a twin is both itself; None if no two rows are equal.
+    """
+    first = first_equal(text)
+    numbers = torch.arange(len(text), device=text.device)
+    later = numbers != first
+    if not later.any():
+        return None
+    second = numbers.clone().scatter_reduce(0, first[later], numbers[later], "amin", include_self=False)
+    return torch.stack([first, second[first]])
 
 
 def shift_text(text: Tensor, patches: Tensor, similarity: Tensor, clusters: Tensor, weight: float) -> Tensor:
@@ -80,6 +104,9 @@ def shift_text(text: Tensor, patches: Tensor, similarity: Tensor, clusters: Tens
         Embeddings (B, Q, E): for the chosen names t normalise((1 - m) t + m v), v the normalised mean of the two
         patches nearest to t, or the one patch if there is only one. The others as they were.
     """
+    everyone = text.expand(len(patches), -1, -1)
+    if weight == 0:
+        return everyone
     chosen = _most_present(similarity, clusters)  # (B, K)
     names = text[chosen]  # (B, K, E)
     cosines = names @ patches.transpose(1, 2)  # (B, K, N)
@@ -87,7 +114,6 @@ def shift_text(text: Tensor, patches: Tensor, similarity: Tensor, clusters: Tens
     second = cosines.scatter(-1, nearest, -torch.inf).argmax(-1, keepdim=True) if patches.shape[1] > 1 else nearest
     toward = F.normalize(_take(patches, nearest) + _take(patches, second), dim=-1)
     moved = F.normalize((1 - weight) * names + weight * toward, dim=-1)
-    everyone = text.expand(len(patches), -1, -1)
     return everyone.scatter(1, chosen[..., None].expand_as(moved), moved)
 
 

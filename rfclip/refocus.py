@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rfclip.checks import check_at_least_zero, check_dims, check_grid, check_range
 from rfclip.normalized_cut import fiedler_vector
+from rfclip.precision import at_least_fp32
 
 _SMALLEST_SUM = 1e-8  # a token that is constant over its channels has no share to give; avoids 0 / 0
 
@@ -126,7 +127,7 @@ def redistribute_attention(attn: Tensor, distractors: Tensor, defocus: Tensor, b
     Source: docs/METHOD.md section 3, step 3.
     """
     check_range("beta", beta, 0, 1)
-    weights = attn.to(_at_least_fp32(attn))
+    weights = attn.to(at_least_fp32(attn))
     giving = distractors[:, None, None, :].to(weights.dtype)  # (B, 1, 1, N)
     receiving = weights * receivers(distractors, defocus)[:, None, None, :]  # (B, H, N, N)
     total = receiving.sum(-1, keepdim=True)  # (B, H, N, 1)
@@ -167,7 +168,7 @@ def redistribute_embedding(patches: Tensor, distractors: Tensor, dims: Sequence[
 def _neighbour_mean(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """Mean over the existing neighbours of each token, (B, N, k); the token's own value if it has none."""
     batch, tokens, channels = values.shape
-    maps = values.to(_at_least_fp32(values)).transpose(1, 2).reshape(batch * channels, 1, *grid)
+    maps = values.to(at_least_fp32(values)).transpose(1, 2).reshape(batch * channels, 1, *grid)
     around = [0, 1, 2, 3, 5, 6, 7, 8]  # of the 3 x 3 window, without the centre
     sums = F.unfold(maps, 3, padding=1)[:, around].sum(1)  # (B*k, N), zeros outside the grid
     count = F.unfold(torch.ones_like(maps[:1]), 3, padding=1)[:, around].sum(1)  # (1, N)
@@ -178,16 +179,12 @@ def _neighbour_mean(values: Tensor, grid: tuple[int, int]) -> Tensor:
 def _phi(patches: Tensor, dims: Sequence[int]) -> Tensor:
     """phi in fp32 at least, for a threshold that half precision cannot resolve."""
     index = _dim_index(patches, dims)
-    values = patches.to(_at_least_fp32(patches))
+    values = patches.to(at_least_fp32(patches))
     if len(index) == 0:
         return values.new_zeros(values.shape[:-1])
     lowest = values.amin(-1)  # (..., N)
     total = (values - lowest[..., None]).sum(-1)
     return (values[..., index].amax(-1) - lowest) / total.clamp_min(_SMALLEST_SUM)
-
-
-def _at_least_fp32(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _dim_index(patches: Tensor, dims: Sequence[int]) -> Tensor:

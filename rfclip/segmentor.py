@@ -104,6 +104,7 @@ class RFCLIP(BaseSegmentor):
         queries = pipeline.Queries.of(text_embeddings(loaded, words.queries, self.templates), words, settings)
         self.register_buffer("text_embeddings", queries.text, persistent=False)
         self.register_buffer("clusters", queries.clusters, persistent=False)
+        self.register_buffer("twins", queries.twins, persistent=False)
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -171,7 +172,8 @@ class RFCLIP(BaseSegmentor):
 
     def _queries(self) -> pipeline.Queries:
         words = self.vocabulary
-        return pipeline.Queries(self.text_embeddings, words.query_class, len(words.names), self.clusters)
+        classes = (words.query_class, len(words.names))
+        return pipeline.Queries(self.text_embeddings, *classes, self.clusters, self.twins)
 
     @torch.no_grad()
     def _cosine_maps(self, images: Tensor, queries: pipeline.Queries) -> Tensor:

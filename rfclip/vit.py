@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from rfclip.precision import at_least_fp32
+
 
 def check_supported(visual: nn.Module) -> None:
     """Say why a vision tower cannot be used, if so.
@@ -183,7 +185,7 @@ def softmax_attention(q: Tensor, k: Tensor) -> Tensor:
         (B, H, T, S), rows sum to 1, at least fp32.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return scores.softmax(dim=-1, dtype=at_least_fp32(scores))
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from rfclip import pipeline
 from rfclip.methods.base import DenseOutput
 from rfclip.pamr import PAMR
 from rfclip.pipeline import Queries, Settings, Windows
-from rfclip.prior import Prior
+from rfclip.prior import Prior, twins_of
 from rfclip.text import load_vocabulary
 
 PATCH = 8
@@ -63,6 +63,51 @@ def test_windows_are_encoded_apart_and_averaged(text: torch.Tensor, prior: Prior
             total[..., y : y + 24, x : x + 24] += pipeline._piece_maps(encode, piece, queries, slide, PATCH, shared)
             count[y : y + 24, x : x + 24] += 1
     torch.testing.assert_close(maps(slide, text, picture), total / count)
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+@pytest.mark.parametrize(
+    "prior", [None, Prior(0.3, 0.0, 0.1), Prior(0.3, 0.2, 0.1), Prior(0.3, 0.2, 0.0, scope="window")]
+)
+@pytest.mark.parametrize("count", [2, 5, 6, 9, 20])
+def test_of_equal_names_the_first_wins_wherever_they_stand(count: int, prior: Prior | None, mode: str) -> None:
+    """Three times the same names: the second and third are the same map; where no prior moves the first, all are."""
+    words = load_vocabulary([f"name {n % count}" for n in range(3 * count)])
+    settings = Settings(Windows(mode, crop_size=40, stride=24, window_batch=3), prior=prior)
+    names = F.normalize(torch.randn(count, 7, generator=torch.Generator().manual_seed(count)), dim=-1)
+    queries = Queries.of(names.repeat(3, 1), words, settings)
+    pictures = images(3, 56, 72)
+    cosines = pipeline.cosine_maps(encode, pictures, queries, settings, PATCH)
+    first, second, third = cosines.split(count, 1)
+    assert torch.equal(second, third)
+    moves = prior is not None and prior.mean_vector_weight > 0
+    assert torch.equal(first, second) is not moves
+    for picture, alone in zip(pictures, cosines, strict=True):
+        single = pipeline.cosine_maps(encode, picture[None], queries, settings, PATCH)[0]
+        torch.testing.assert_close(single, alone)
+        winners = pipeline.label_image(alone, picture, (61, 45), queries, settings).labels
+        assert winners.max() < (2 * count if moves else count)
+
+
+def test_equal_names_have_equal_cosines_whatever_a_product_rounds() -> None:
+    """At 512 numbers a row the plain product gives some of these twins different last bits."""
+    for count in (2, 5, 6, 10, 21):
+        generator = torch.Generator().manual_seed(count)
+        text = F.normalize(torch.randn(count, 512, generator=generator), dim=-1).repeat(2, 1)
+        queries = Queries(text, tuple(range(2 * count)), 2 * count, None, twins_of(text))
+        for _ in range(20):
+            image, patches = torch.randn(1, 512, generator=generator), torch.randn(1, 3, 512, generator=generator)
+            plain = F.normalize(image, dim=-1) @ text.T
+            first, second = queries.similarity(image).split(count, 1)
+            assert torch.equal(first, second)
+            torch.testing.assert_close(first, plain[:, :count])
+            first, second = queries.cosines(text, patches).split(count, 1)
+            assert torch.equal(first, second)
+            moved = text.expand(1, -1, -1).clone()
+            moved[0, 0] = -moved[0, 0]
+            cosines = queries.cosines(moved, patches)
+            torch.testing.assert_close(cosines, moved @ patches.transpose(1, 2))
+            assert torch.equal(cosines[:, 1:count], cosines[:, count + 1 :])
 
 
 def test_whole_image_is_asked_for_its_embedding_alone(text: torch.Tensor) -> None:

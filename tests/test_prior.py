@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
-from rfclip.prior import Prior, blend, cluster_names, shift_text
+from rfclip.prior import Prior, blend, cluster_names, first_equal, shift_text, twins_of
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
@@ -72,6 +72,23 @@ def test_identical_names_join_and_few_names_work() -> None:
     assert cluster_names(row.repeat(3, 1), 0.0).unique().numel() == 1
     assert cluster_names(row, 0.1).tolist() == [0]
     assert cluster_names(row[:0], 0.1).tolist() == []
+
+
+def test_equal_rows_find_each_other() -> None:
+    a, b, c = _unit(3, 512).split(1)
+    text = torch.cat([a, b, a, c, b, a])
+    assert first_equal(text).tolist() == [0, 1, 0, 3, 1, 0]
+    assert twins_of(text).tolist() == [[0, 1, 0, 3, 1, 0], [2, 4, 2, 3, 4, 2]]
+    assert twins_of(text[[0, 1, 3]]) is None
+    assert twins_of(text[:1]) is None
+
+
+def test_equal_names_join_whatever_rounding_says() -> None:
+    for seed in range(100):
+        text = _unit(5, 512, seed=seed)
+        clusters = cluster_names(torch.cat([text, text]), 0.0)
+        assert torch.equal(clusters[:5], clusters[5:])
+        assert len(clusters.unique()) == 5
 
 
 @pytest.mark.parametrize("patches", [1, 2, 12])

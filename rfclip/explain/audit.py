@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from rfclip import pipeline
 from rfclip import vit as V
 from rfclip.areas import count_areas
 from rfclip.evaluation import score
+from rfclip.labels import resize
 from rfclip.methods.base import DenseOutput
 from rfclip.segmentor import RFCLIP
 from rfclip.text import text_embeddings
@@ -219,7 +219,7 @@ def winners(maps: Tensor, truth: Tensor, num_classes: int) -> NDArray[np.int64]:
         num_classes: C.
     """
     size = (truth.shape[0], truth.shape[1])
-    names = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0].argmax(0).cpu()
+    names = resize(maps, size).argmax(0).cpu()
     counted = (truth >= 0) & (truth < num_classes)
     cells = truth[counted].long() * len(maps) + names[counted]
     return torch.bincount(cells, minlength=num_classes * len(maps)).view(num_classes, len(maps)).numpy()

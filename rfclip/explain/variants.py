@@ -26,8 +26,9 @@ from rfclip.methods.base import (
     dense_output,
     resolve_dims,
 )
+from rfclip.precision import at_least_fp32
 from rfclip.refocus import locate_defocus, locate_distractors, redistribute_attention
-from rfclip.vit import add_mlp, blocks, embed, qkv, softmax_attention
+from rfclip.vit import add_mlp, attention_output, blocks, embed, qkv, softmax_attention
 
 FILTERS = ("none", "mean", "median", "low-pass", "-inf")
 TOKENS = ("distractors", "random")
@@ -44,7 +45,7 @@ class FilteredMeanKK:
             quarter of Nyquist set to 0; '-inf': nobody looks at them in the next block.
         tokens: 'distractors', or 'random': as many patches of each image, drawn with `seed`.
         distraction_dims, tau: as in RefocusCLIP.
-        seed: of the random tokens; each boundary and each image of a batch draws its own.
+        seed: of the random tokens; each boundary draws its own, from the same numbers for every image.
     """
 
     filter: str = "mean"
@@ -63,7 +64,7 @@ class FilteredMeanKK:
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         dims = resolve_dims(self.distraction_dims, vit)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator(images.device).manual_seed(self.seed)
         tokens, grid = embed(vit, images)
         kk = []
         for block in blocks(vit):
@@ -78,7 +79,7 @@ class FilteredMeanKK:
             before = tokens
             tokens = _block_output(block, tokens, _masked_attention(q, k, hidden), v)
         dense = torch.stack(kk).mean(0) @ v[:, :, 1:].to(kk[0].dtype)
-        patches = attention_branch(block, dense.to(v.dtype))
+        patches = attention_output(block, dense.to(v.dtype))
         return dense_output(vit, patches, class_embedding(vit, before, q, k, v), grid, record)
 
 
@@ -132,7 +133,7 @@ class RefocusVariant:
         mean = torch.stack(kk).mean(0)  # (B, H, N, N)
         if self.attention and self.target != "class":
             mean = redistribute_attention(mean, distractors, self._receivers(mean, distractors), self.beta)
-        patches = attention_branch(block, (mean @ v[:, :, 1:].to(mean.dtype)).to(v.dtype))
+        patches = attention_output(block, (mean @ v[:, :, 1:].to(mean.dtype)).to(v.dtype))
         return dense_output(vit, patches, class_embedding(vit, before, q, k, v), grid, record)
 
     def _receivers(self, kk: Tensor, distractors: Tensor) -> Tensor:
@@ -170,9 +171,9 @@ def give_to_class_token(attn: Tensor, distractors: Tensor, beta: float) -> Tenso
 
 
 def random_tokens(masked: Tensor, generator: torch.Generator) -> Tensor:
-    """As many random patches as are masked in each image: (B, N) bool -> (B, N) bool."""
-    order = torch.rand(masked.shape, generator=generator).to(masked.device).argsort(1).argsort(1)  # ranks
-    return order < masked.sum(1, keepdim=True)
+    """As many random patches as are masked in each image, (B, N) bool -> (B, N) bool; not hanging on the batch."""
+    rank = torch.rand(masked.shape[1], generator=generator, device=generator.device).argsort().argsort()
+    return rank.to(masked.device) < masked.sum(1, keepdim=True)
 
 
 def filter_tokens(patches: Tensor, masked: Tensor, grid: tuple[int, int], name: str) -> Tensor:
@@ -212,7 +213,7 @@ def average_neighbours(
 
 def low_pass(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """Set the spatial frequencies above a quarter of Nyquist, in either direction, to 0: (B, N, d) -> (B, N, d)."""
-    maps = patches.float().unflatten(1, grid)  # (B, h, w, d)
+    maps = patches.to(at_least_fp32(patches)).unflatten(1, grid)  # (B, h, w, d)
     spectrum = torch.fft.fft2(maps, dim=(1, 2))
     kept_rows, kept_columns = (torch.fft.fftfreq(n, device=patches.device).abs() <= 0.125 for n in grid)
     kept = (kept_rows[:, None] & kept_columns)[..., None]
@@ -222,7 +223,7 @@ def low_pass(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 def _neighbour_statistic(patches: Tensor, grid: tuple[int, int], side: int, statistic: str) -> Tensor:
     """Mean or median over the existing neighbours in a window, without the centre; own value without any."""
     batch, count, channels = patches.shape
-    maps = patches.float().transpose(1, 2).reshape(batch * channels, 1, *grid)
+    maps = patches.to(at_least_fp32(patches)).transpose(1, 2).reshape(batch * channels, 1, *grid)
     inside = F.unfold(torch.ones_like(maps[:1]), side, padding=side // 2)  # (1, side^2, N)
     inside[:, side**2 // 2] = 0
     neighbours = inside.sum(1, keepdim=True).long()  # (1, 1, N)
@@ -235,12 +236,13 @@ def _neighbour_statistic(patches: Tensor, grid: tuple[int, int], side: int, stat
         low, high = (ordered.gather(1, index.expand(len(ordered), -1, -1))[:, 0] for index in middle)
         found = (low + high) / 2
     values = found.reshape(batch, channels, count).transpose(1, 2)
-    return torch.where(neighbours[0, 0, :, None] > 0, values, patches.float()).to(patches.dtype)
+    return torch.where(neighbours[0, 0, :, None] > 0, values, patches.to(values.dtype)).to(patches.dtype)
 
 
 def _masked_attention(q: Tensor, k: Tensor, hidden: Tensor) -> Tensor:
     """softmax(scale q k^T) (B, H, 1+N, 1+N) with the columns of hidden patches (B, N) masked before the softmax."""
-    scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-1, -2)
+    dtype = at_least_fp32(q)
+    scores = (q.to(dtype) * q.shape[-1] ** -0.5) @ k.to(dtype).transpose(-1, -2)
     columns = F.pad(hidden, (1, 0))[:, None, None]
     return scores.masked_fill(columns, -torch.inf).softmax(-1)
 

@@ -16,12 +16,11 @@ from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
     Recorder,
-    attention_branch,
     class_embedding,
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import blocks, fused_attention, qkv, softmax_attention
+from rfclip.vit import attention_output, blocks, fused_attention, qkv, softmax_attention
 
 
 @MODELS.register_module()
@@ -37,5 +36,5 @@ class ClearCLIP(OrdinaryImage):
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         if record is not None:
             record.record("attn_dense", None, softmax_attention(q, q))
-        patches = attention_branch(last, fused_attention(q, q, v)[:, :, 1:])
+        patches = attention_output(last, fused_attention(q, q, v)[:, :, 1:])
         return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)

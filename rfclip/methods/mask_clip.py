@@ -16,12 +16,11 @@ from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
     Recorder,
-    attention_branch,
     class_embedding,
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import blocks, qkv
+from rfclip.vit import attention_output, blocks, qkv
 
 
 @MODELS.register_module()
@@ -35,5 +34,5 @@ class MaskCLIP(OrdinaryImage):
         tokens, grid = ordinary_blocks(vit, images, record)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
-        patches = attention_branch(last, v[:, :, 1:])
+        patches = attention_output(last, v[:, :, 1:])
         return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)

@@ -17,12 +17,11 @@ from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
     Recorder,
-    attention_branch,
     class_embedding,
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import blocks, qkv
+from rfclip.vit import attention_output, blocks, qkv
 
 
 @MODELS.register_module()
@@ -40,5 +39,5 @@ class MeanKK(OrdinaryImage):
         keys.add(k)
         if record is not None:
             record.record("attn_dense", None, keys.mean())
-        patches = attention_branch(last, keys.attend(v[:, :, 1:]))
+        patches = attention_output(last, keys.attend(v[:, :, 1:]))
         return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)

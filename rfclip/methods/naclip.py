@@ -19,12 +19,11 @@ from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
     Recorder,
-    attention_branch,
     class_embedding,
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import blocks, qkv
+from rfclip.vit import attention_output, blocks, qkv
 
 
 @MODELS.register_module()
@@ -55,7 +54,7 @@ class NACLIP(OrdinaryImage):
             scores = k.double() @ k.double().transpose(-1, -2) * k.shape[-1] ** -0.5
             record.record("attn_dense", None, (scores + omega).softmax(-1).to(k.dtype))
         heads = F.scaled_dot_product_attention(k, k, v, attn_mask=omega.to(k.dtype))
-        patches = attention_branch(last, heads[:, :, 1:])
+        patches = attention_output(last, heads[:, :, 1:])
         return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)
 
 

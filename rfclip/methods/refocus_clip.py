@@ -32,7 +32,17 @@ from rfclip.refocus import (
     redistribute_attention,
     redistribute_embedding,
 )
-from rfclip.vit import add_mlp, blocks, embed, fused_attention, num_layers, qkv, run_block, softmax_attention
+from rfclip.vit import (
+    add_mlp,
+    attention_output,
+    blocks,
+    embed,
+    fused_attention,
+    num_layers,
+    qkv,
+    run_block,
+    softmax_attention,
+)
 
 
 @MODELS.register_module()
@@ -88,7 +98,7 @@ class RefocusCLIP:
             record_attention(record, end, q, k)
             record.record("attn_dense", None, keys.mean())
             record.record("residual", end + 1, run_block(last, tokens))
-        patches = attention_branch(last, heads)  # no residual, no MLP
+        patches = attention_output(last, heads)  # no residual, no MLP
         return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)
 
     @torch.no_grad()

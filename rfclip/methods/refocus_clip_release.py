@@ -24,8 +24,9 @@ from rfclip.methods.base import (
     record_boundary,
     resolve_dims,
 )
+from rfclip.precision import at_least_fp32
 from rfclip.refocus import locate_distractors
-from rfclip.vit import add_mlp, blocks, embed, fused_attention, kv, project, qkv, run_block
+from rfclip.vit import add_mlp, attention_output, blocks, embed, fused_attention, kv, project, qkv, run_block
 
 
 @MODELS.register_module()
@@ -79,7 +80,7 @@ class RefocusCLIPRelease:
 
         similarity = patch_similarity(guide[:, 1:], self.similarity_threshold)  # (B, N, N)
         heads = [_heads(keys, last, enhance(stream, similarity)) for stream in (tokens, guide)]
-        patches = attention_branch(last, (heads[0] + heads[1]) / 2)  # no residual, no MLP
+        patches = attention_output(last, (heads[0] + heads[1]) / 2)  # no residual, no MLP
         if record is not None:
             record_attention(record, len(earlier), *qkv(last, tokens)[:2])
             record.record("guide", None, guide)
@@ -155,7 +156,7 @@ def patch_similarity(patches: Tensor, threshold: float) -> Tensor:
     Source: docs/METHOD.md section 4.4.
     """
     with torch.autocast(patches.device.type, enabled=False):
-        unit = F.normalize(patches.to(torch.promote_types(patches.dtype, torch.float32)), dim=-1)
+        unit = F.normalize(patches.to(at_least_fp32(patches)), dim=-1)
         cosines = unit @ unit.transpose(1, 2)
     return cosines.masked_fill_(cosines < threshold, 0)
 

@@ -75,6 +75,13 @@ def test_random_tokens_are_as_many_and_seeded():
     assert not torch.equal(first, random_tokens(MASKED, torch.Generator().manual_seed(2)))
 
 
+def test_random_tokens_do_not_hang_on_the_batch(planted, make_images):
+    method, images = FilteredMeanKK("mean", "random", distraction_dims=DIMS), make_images(3, 80, 112)
+    together = method(planted.vit, images).patches
+    alone = torch.cat([method(planted.vit, image[None]).patches for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_a_window_of_three_is_the_methods_own():
     expected = redistribute_embedding(PATCHES, MASKED, [0, 2], GRID)
     torch.testing.assert_close(average_neighbours(PATCHES, MASKED, [0, 2], GRID, 3), expected)

@@ -26,6 +26,23 @@ def test_equals_loops(planted, make_images, name, size):
         torch.testing.assert_close(output.image[i], torch.tensor(embedding), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["MaskCLIP", "ClearCLIP", "NACLIP", "MeanKK", "RefocusCLIP", "RefocusCLIPRelease"])
+def test_layer_scale_belongs_to_the_residual_stream(planted, make_vit, make_images, name):
+    """A last block that is scaled to nothing in its stream still gives out_proj(A V)."""
+    settings = {"distraction_dims": planted.dims} if name.startswith("Refocus") else {}
+    method, images = getattr(methods, name)(**settings), make_images(2, 80, 112)
+    scaled = make_vit(ls_init_value=1.0)
+    scaled.load_state_dict({**scaled.state_dict(), **planted.vit.state_dict()})
+    plain = method(planted.vit, images)
+    torch.testing.assert_close(method(scaled, images).patches, plain.patches)
+    scaled.transformer.resblocks[-1].ls_1.gamma.zero_()
+    unscaled = method(scaled, images)
+    if name != "RefocusCLIPRelease":  # whose enhancement reads the last block's stream
+        torch.testing.assert_close(unscaled.patches, plain.patches)
+    assert unscaled.patches.abs().max() > 0.1
+    assert not torch.allclose(unscaled.image, plain.image)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_output_and_recording(planted, make_images, name):
     images = make_images(2, 80, 112)
