@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,20 @@ class PaddingPreProcessor(SegDataPreProcessor):
 
     mmseg's own preprocessor wants equal sizes at test time. What was added stands in each sample's metainfo as
     `padding_size` (left, right, top, bottom), and RFCLIP cuts it off again before it looks at the image.
+
+    Args:
+        mean, std: per channel, on 0..255; None: values are left as they are.
+        bgr_to_rgb, rgb_to_bgr: reverse the channels first.
     """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        bgr_to_rgb: bool = False,
+        rgb_to_bgr: bool = False,
+    ) -> None:
+        super().__init__(mean=mean, std=std, bgr_to_rgb=bgr_to_rgb, rgb_to_bgr=rgb_to_bgr)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Turn a batch of the data loader into the model's input.

@@ -132,7 +132,7 @@ def redistribute_attention(attn: Tensor, distractors: Tensor, defocus: Tensor, b
     receiving = weights * receivers(distractors, defocus)[:, None, None, :]  # (B, H, N, N)
     total = receiving.sum(-1, keepdim=True)  # (B, H, N, 1)
     budget = beta * (weights * giving).sum(-1, keepdim=True)  # (B, H, N, 1)
-    moved = weights * (1 - beta * giving) + budget * (receiving / total)
+    moved = weights * (1 - beta * giving) + budget * (receiving / total.where(total > 0, 1))
     return torch.where(total > 0, moved, weights).to(attn.dtype)
 
 
@@ -159,7 +159,7 @@ def redistribute_embedding(patches: Tensor, distractors: Tensor, dims: Sequence[
     check_grid(patches.shape, grid)
     index = _dim_index(patches, dims)
     result = patches.clone()
-    if len(index):
+    if len(index) and patches.numel():
         values = patches[..., index]  # (B, N, k)
         result[..., index] = torch.where(distractors[..., None], _neighbour_mean(values, grid), values)
     return result

@@ -87,26 +87,26 @@ def build_config(options: Options) -> Config:
 
 
 def profile_file(name: str) -> Path:
-    """The profile's config file; case, '-' and '_' do not matter, so 'MeanKK' is 'mean_kk'.
+    """The profile's config file, by its name or the method's: case, '-' and '_' do not matter.
 
     Raises:
         ValueError: No such profile.
     """
     files = {path.stem: path for path in sorted((config_root() / "_base_/profiles").glob("*.py"))}
+    plain = name.lower().replace("_", "").replace("-", "")
+    plain = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, plain)
     for stem, path in files.items():
-        if stem.replace("_", "") == name.lower().replace("_", "").replace("-", ""):
+        if stem.replace("_", "") == plain:
             return path
     raise ValueError(f"no profile '{name}'; there are {', '.join(files)}")
 
 
 def method_block(name: str) -> dict[str, Any]:
-    """The method block of a profile; the names of the two profiles' classes work as well.
+    """The method block of a profile.
 
     Raises:
         ValueError: No such profile.
     """
-    plain = name.lower().replace("_", "").replace("-", "")
-    name = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, name)
     block = Config.fromfile(profile_file(name)).model.method.to_dict()
     return {key: value for key, value in block.items() if key != "_delete_"}
 

@@ -17,6 +17,7 @@ from rfclip import pipeline, vit
 from rfclip.calibrate import resolve_distraction_dims
 from rfclip.clip_loader import LoadedCLIP, load_clip
 from rfclip.labels import LabelMap
+from rfclip.methods import METHODS
 from rfclip.methods.base import DenseOutput, encode_image
 from rfclip.pamr import PAMR
 from rfclip.prior import Prior
@@ -25,8 +26,8 @@ from rfclip.text import load_templates, load_vocabulary, text_embeddings
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 TRAINING_FREE = "RFCLIP is training-free: it has no loss; use mode='predict' or mode='tensor'"
 WEIGHTS_ENTER_BY_CLIP = (
-    "RFCLIP takes its weights through clip.pretrained only (for tools/test.py: the CHECKPOINT argument; for mmseg's "
-    "init_model: leave checkpoint out), so that they are checked and never partly random"
+    "Weights come only through `clip`: RFCLIP takes them from clip.pretrained only (for tools/test.py: the CHECKPOINT "
+    "argument; for mmseg's init_model: leave checkpoint out), so that they are checked and never partly random"
 )
 
 
@@ -129,6 +130,7 @@ class RFCLIP(BaseSegmentor):
         dtype = AUTOCAST[self.precision]
         return torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
 
+    @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Label a batch.
 
@@ -204,20 +206,42 @@ def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
         loaded: the CLIP.
 
     Raises:
-        TypeError: an unknown argument.
+        TypeError: an unknown argument, or a registered type that is no method.
+        ValueError: an unknown type, or settings that do not fit the tower.
     """
     settings = dict(settings)
     folder = settings.pop("calibration_images", None)
-    method = MODELS.build(settings)
+    method = _build(settings, "method")
+    if not callable(method):
+        raise TypeError(f"method is a dense method, such as {', '.join(METHODS)}; {settings['type']!r} is none")
     dims = getattr(method, "distraction_dims", None)
-    if dims is None:
-        return method
-    return dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
+    if folder is not None and not isinstance(dims, str):
+        raise ValueError(
+            f"calibration_images={folder!r} would not be looked at: it serves the distraction_dims='auto' of a method "
+            f"that has them, and this is {method}"
+        )
+    if dims is not None:
+        method = dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
+    if hasattr(method, "check_tower"):
+        method.check_tower(loaded.model.visual)
+    return method
 
 
 def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
-    """Build dict(type='PAMR', ...); None stays None."""
-    return None if settings is None else MODELS.build(dict(settings))
+    """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
+    refiner = None if settings is None else _build(settings, "refiner")
+    if refiner is not None and not hasattr(refiner, "prepare"):
+        raise TypeError(f"refiner is dict(type='PAMR', ...) or None, got {dict(settings or {})}")
+    return refiner
+
+
+def _build(settings: Mapping[str, Any], what: str) -> Any:
+    """Build from the registry; ValueError if it knows no such type."""
+    kind = settings.get("type")
+    if kind is None or (isinstance(kind, str) and MODELS.get(kind) is None):
+        known = "PAMR" if what == "refiner" else ", ".join(METHODS)
+        raise ValueError(f"{what}.type {kind!r} is not registered in mmseg's MODELS; there are {known}")
+    return MODELS.build(dict(settings))
 
 
 def default_preprocessor(loaded: LoadedCLIP) -> dict[str, Any]:

@@ -142,18 +142,18 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
         raise WeightsError(
             f"weights file {path} holds no state dict but a {type(content).__name__}: save the model's state_dict()"
         )
-    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    entries = {str(name): value for name, value in content.items()}
+    if all(name.startswith("module.") for name in entries):
+        entries = {name.removeprefix("module."): value for name, value in entries.items()}
+    sizes = {name for name in SIZE_ENTRIES if isinstance(entries.get(name), (Tensor, int, float))}
+    weights = {name: value for name, value in entries.items() if name not in sizes}
+    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if strange:
         raise WeightsError(
             f"weights file {path} holds entries that are no tensors ({', '.join(strange[:3])}): save the "
             "model's state_dict(), alone or under the key 'state_dict'"
         )
-    tensors = {str(name): tensor for name, tensor in content.items()}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    has_sizes = all(name in tensors for name in SIZE_ENTRIES)
-    weights = {name: tensor for name, tensor in tensors.items() if name not in SIZE_ENTRIES}
-    return WeightFile(path, weights, torchscript, has_sizes)
+    return WeightFile(path, weights, torchscript, len(sizes) == len(SIZE_ENTRIES))
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, architecture: str) -> None:

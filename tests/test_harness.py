@@ -22,7 +22,7 @@ from PIL import Image
 from rfclip import harness
 from rfclip.areas import AreaLog
 from rfclip.harness import UserError, is_finished, run
-from rfclip.run_options import Options, build_config, profile_file
+from rfclip.run_options import Options, build_config, method_block, profile_file
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 6
@@ -210,6 +210,12 @@ def test_options_reach_the_config() -> None:
 @pytest.mark.parametrize("name", ["mean_kk", "MeanKK", "mean-kk", "MEANKK"])
 def test_profile_by_any_spelling(name: str) -> None:
     assert profile_file(name).stem == "mean_kk"
+
+
+def test_the_two_profiles_by_their_methods() -> None:
+    assert profile_file("RefocusCLIP").stem == "paper"
+    assert profile_file("RefocusCLIPRelease").stem == "release"
+    assert method_block("refocus_clip")["type"] == "RefocusCLIP"
 
 
 @pytest.fixture(scope="module")

@@ -351,3 +351,10 @@ def test_under_autocast_nothing_is_rounded_to_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         for result, plain in zip(results(), expected, strict=True):
             assert torch.equal(result, plain)
+
+
+def test_a_row_without_anything_to_receive_has_a_gradient():
+    attn = torch.tensor([[1.0, 0.0, 0.0]]).repeat(3, 1)[None, None].requires_grad_()
+    distractors, defocus = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
+    redistribute_attention(attn, distractors, defocus, 0.7).sum().backward()
+    assert torch.equal(attn.grad, torch.ones(1, 1, 3, 3))

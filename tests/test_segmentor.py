@@ -252,6 +252,44 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert np.asarray(out["predictions"]).shape == (50, 80)
 
 
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"method": {"type": "RefocusCLIP", "layers": [0, 3]}}, ValueError, r"layers \[3\] do not exist"),
+        (
+            {"method": {"type": "RefocusCLIP", "distraction_dims": [128]}},
+            ValueError,
+            "do not exist in embeddings of width",
+        ),
+        ({"method": {"type": "MeanKK", "calibration_images": "x"}}, ValueError, "would not be looked at"),
+        (
+            {"method": {"type": "RefocusCLIP", "distraction_dims": [1], "calibration_images": "x"}},
+            ValueError,
+            "would not be looked at",
+        ),
+        ({"method": {"type": "Refocus"}}, ValueError, "method.type 'Refocus' is not registered .* RefocusCLIP, "),
+        ({"method": {"beta": 0.5}}, ValueError, "method.type None is not registered"),
+        ({"method": {"type": "PAMR"}}, TypeError, "'PAMR' is none"),
+        ({"refiner": {"type": "MeanKK"}}, TypeError, "refiner is dict"),
+        ({"refiner": {"type": "CRF"}}, ValueError, "refiner.type 'CRF' is not registered .* PAMR"),
+        ({"data_preprocessor": {"type": "PaddingPreProcessor", "size_divisor": 32}}, TypeError, "size_divisor"),
+    ],
+)
+def test_settings_that_nothing_would_use_are_refused_at_once(
+    clip_files: dict[str, str], settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        MODELS.build({"type": "RFCLIP", "clip": clip_files, "vocabulary": ["cat", "dog"], **settings})
+
+
+def test_inputs_that_want_a_gradient_are_predicted_as_others(clip_files: dict[str, str]) -> None:
+    settings = {"type": "RFCLIP", "clip": clip_files, "vocabulary": ["cat", "dog"], "refiner": {"type": "PAMR"}}
+    model, images = MODELS.build(settings), torch.randn(2, 3, 64, 80)
+    wanted = [sample.pred_sem_seg.data for sample in model.predict(images)]
+    found = [sample.pred_sem_seg.data for sample in model.predict(images.requires_grad_())]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
 def test_loading_a_checkpoint_into_it_is_refused(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     checkpoint = tmp_path / "weights.pth"

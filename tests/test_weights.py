@@ -68,6 +68,13 @@ def test_openai_size_entries_are_noticed_and_set_aside(tmp_path):
     assert weights.has_sizes
     torch.save({**TENSORS, "vocab_size": SIZES["vocab_size"]}, tmp_path / "w.pt")
     assert not read_weights(tmp_path / "w.pt").has_sizes
+    torch.save({**TENSORS, **{name: int(value) for name, value in SIZES.items()}}, tmp_path / "w.pt")
+    weights = read_weights(tmp_path / "w.pt")
+    check(weights)
+    assert weights.has_sizes
+    torch.save({**TENSORS, "vocab_size": "many"}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"entries that are no tensors \(vocab_size\)"):
+        read_weights(tmp_path / "w.pt")
 
 
 def test_a_torchscript_archive_gives_its_state_dict(tmp_path, save_torchscript):

@@ -10,7 +10,19 @@ from rfclip.methods.refocus_clip_release import RefocusCLIPRelease
 from rfclip.methods.sclip import SCLIP
 from rfclip.methods.vanilla_clip import VanillaCLIP
 
+METHODS = (
+    "RefocusCLIP",
+    "RefocusCLIPRelease",
+    "MeanKK",
+    "NACLIP",
+    "ClearCLIP",
+    "SCLIP",
+    "MaskCLIP",
+    "VanillaCLIP",
+)
+
 __all__ = [
+    "METHODS",
     "NACLIP",
     "SCLIP",
     "ClearCLIP",

@@ -77,6 +77,10 @@ class RefocusCLIP:
             object.__setattr__(self, "layers", check_indices("layers ('all', 'last' or a list)", self.layers))
         check_solver(self.solver)
 
+    def check_tower(self, vit: VisionTransformer) -> None:
+        """Raise ValueError if `layers` names a block that the tower does not have."""
+        chosen_layers(self.layers, num_layers(vit))
+
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
