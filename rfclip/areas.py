@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from rfclip.weights import hash_file
 
 
 class DataError(ValueError):
@@ -27,36 +32,44 @@ class ImageAreas:
             the labelled ones, all among the pixels that are not ignored.
         ignored: Pixels with the ignored label.
         invalid: Pixels whose label is no class and not the ignored one either.
+        data: Fingerprint of the files that were read; see :func:`fingerprint`.
     """
 
     image: str
     classes: NDArray[np.int64]
     ignored: int
     invalid: int
+    data: str = ""
 
-    def to_line(self) -> str:
-        """One line of JSON; classes without a pixel are left out."""
+    def to_line(self, run: str = "") -> str:
+        """One line of JSON that says to which run it belongs; classes without a pixel are left out."""
         areas = {str(index): row.tolist() for index, row in enumerate(self.classes) if row.any()}
-        return json.dumps({"image": self.image, "areas": areas, "ignored": self.ignored, "invalid": self.invalid})
+        counts = {"areas": areas, "ignored": self.ignored, "invalid": self.invalid}
+        return json.dumps({"run": run, "image": self.image, "data": self.data, **counts})
 
     @classmethod
-    def from_line(cls, line: str, num_classes: int) -> ImageAreas:
+    def from_line(cls, line: str, num_classes: int, run: str = "") -> ImageAreas:
         """Read what :meth:`to_line` wrote.
 
         Raises:
-            ValueError: The line is torn or belongs to something else.
+            ValueError: The line is torn or belongs to another run.
         """
         try:
             entry = json.loads(line)
+            if entry["run"] != run:
+                raise ValueError(f"of another run than {run!r}")
             classes = np.zeros((num_classes, 3), np.int64)
             for index, row in entry["areas"].items():
                 classes[int(index)] = row
-            return cls(str(entry["image"]), classes, int(entry["ignored"]), int(entry["invalid"]))
+            counts = (int(entry["ignored"]), int(entry["invalid"]))
+            return cls(str(entry["image"]), classes, *counts, str(entry["data"]))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"no line of areas of {num_classes} classes: {line[:80]!r}") from error
 
 
-def count_areas(image: str, prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> ImageAreas:
+def count_areas(
+    image: str, prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255, data: str = ""
+) -> ImageAreas:
     """Count an image's pixels per class.
 
     Args:
@@ -65,6 +78,7 @@ def count_areas(image: str, prediction: Tensor, label: Tensor, num_classes: int,
         label: (H, W) integer labels, the truth.
         num_classes: C; labels 0 to C - 1 are classes.
         ignore_index: Label of the pixels that do not count.
+        data: Fingerprint of the files that were read.
 
     Raises:
         DataError: Prediction and label differ in size.
@@ -77,7 +91,18 @@ def count_areas(image: str, prediction: Tensor, label: Tensor, num_classes: int,
     predicted, labelled = prediction[counted].long(), label[counted].long()
     columns = [_histogram(values, num_classes) for values in (predicted[predicted == labelled], predicted, labelled)]
     valid = int(columns[2].sum())
-    return ImageAreas(image, np.stack(columns, axis=1), int((~counted).sum()), int(counted.sum()) - valid)
+    return ImageAreas(image, np.stack(columns, axis=1), int((~counted).sum()), int(counted.sum()) - valid, data)
+
+
+def fingerprint(info: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of the contents of an image's files.
+
+    Args:
+        info: `img_path` and, if there is one, `seg_map_path`; a file that is not there counts as such.
+    """
+    paths = [Path(info[key]) for key in ("img_path", "seg_map_path") if info.get(key)]
+    hashes = [hash_file(path) if path.is_file() else "none" for path in paths]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
 
 def _histogram(values: Tensor, num_classes: int) -> NDArray[np.int64]:
@@ -86,15 +111,17 @@ def _histogram(values: Tensor, num_classes: int) -> NDArray[np.int64]:
 
 
 class AreaLog:
-    """The lines of one benchmark, a file per process: ``areas-<rank>.jsonl`` in a folder.
+    """The lines of one run, a file per process: ``areas-<rank>.jsonl`` in a folder.
 
     Args:
         folder: Where the files are; made when the first line is written.
+        run: What the run is known by; lines of others are not read.
         rank: Number of this process.
     """
 
-    def __init__(self, folder: str | Path, rank: int = 0) -> None:
+    def __init__(self, folder: str | Path, run: str = "", rank: int = 0) -> None:
         self.folder = Path(folder)
+        self.run = run
         self.path = self.folder / f"areas-{rank}.jsonl"
 
     def append(self, areas: ImageAreas) -> None:
@@ -104,26 +131,31 @@ class AreaLog:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 1, 0))
             torn = b"" if file.read(1) in (b"", b"\n") else b"\n"
-            file.write(torn + areas.to_line().encode() + b"\n")
+            file.write(torn + areas.to_line(self.run).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def read(self, num_classes: int) -> dict[str, ImageAreas]:
-        """All whole lines of all processes, by image; lines that cannot be read are passed over."""
+        """All whole lines of the run, of all processes, by image; others are passed over."""
         areas: dict[str, ImageAreas] = {}
         for path in sorted(self.folder.glob("areas-*.jsonl")):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    entry = ImageAreas.from_line(line, num_classes)
+                    entry = ImageAreas.from_line(line, num_classes, self.run)
                 except ValueError:
                     continue
                 areas[entry.image] = entry
         return areas
 
-    def clear(self) -> None:
-        """Delete the lines of all processes."""
+    def keep(self, areas: Iterable[ImageAreas]) -> None:
+        """Delete all lines, of all processes, but these of the run."""
+        part = self.folder / f".areas.{os.getpid()}"
+        part.write_text("".join(f"{one.to_line(self.run)}\n" for one in areas), encoding="utf-8")
+        first = self.folder / "areas-0.jsonl"
+        part.replace(first)
         for path in self.folder.glob("areas-*.jsonl"):
-            path.unlink()
+            if path != first:
+                path.unlink()
 
 
 def image_name(path: str | Path, data_root: str | Path | None) -> str:

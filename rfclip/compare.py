@@ -14,7 +14,7 @@ from rfclip.published import HEADING, published, published_miou
 
 FEWEST = 10  # images; of fewer, an interval would say nothing
 CHUNK = 2**24  # numbers in memory at once while resampling
-SHARED = ("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "pamr", "precision", "code", "data")
+SHARED = ("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "pamr", "precision", "data")
 COLUMNS = (
     "benchmark",
     "method",
@@ -99,11 +99,9 @@ def difference(
 def unequal(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """The parts of two manifests that differ although only the method should."""
     differing = [key for key in SHARED if first[key] != second[key]]
-    models = [
-        {key: value for key, value in one["config"]["model"].items() if key != "method"} for one in (first, second)
-    ]
-    same = models[0] == models[1] and first["config"]["pipeline"] == second["config"]["pipeline"]
-    return differing + ([] if same else ["config"])
+    differing += ["code"] if first["code"]["sha256"] != second["code"]["sha256"] else []
+    configs = [{**one["config"], "model": {**one["config"]["model"], "method": None}} for one in (first, second)]
+    return differing + ([] if configs[0] == configs[1] else ["config"])
 
 
 def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000) -> list[dict[str, Any]]:

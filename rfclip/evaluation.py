@@ -20,7 +20,7 @@ from mmseg.registry import DATA_SAMPLERS, METRICS
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from rfclip.areas import AreaLog, ImageAreas, count_areas, image_name
+from rfclip.areas import AreaLog, ImageAreas, count_areas, fingerprint, image_name
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,15 @@ class UnfinishedSampler(Sampler[int]):
     Args:
         dataset: The data set.
         log_dir: Folder of the :class:`AreaLog`, or None to take every image.
+        run: Whose lines count there.
         seed: Not used: the order is that of the data set.
     """
 
-    def __init__(self, dataset: BaseDataset, log_dir: str | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self, dataset: BaseDataset, log_dir: str | None = None, run: str = "", seed: int | None = None
+    ) -> None:
         rank, world = get_dist_info()
-        todo = [_unfinished(dataset, log_dir) if is_main_process() else []]
+        todo = [_unfinished(dataset, log_dir, run) if is_main_process() else []]
         broadcast_object_list(todo)  # one view for all: the others may be writing lines soon
         self.indices = todo[0][rank::world]
 
@@ -92,10 +95,10 @@ class UnfinishedSampler(Sampler[int]):
         return len(self.indices)
 
 
-def _unfinished(dataset: BaseDataset, log_dir: str | None) -> list[int]:
+def _unfinished(dataset: BaseDataset, log_dir: str | None, run: str) -> list[int]:
     if log_dir is None:
         return list(range(len(dataset)))
-    finished = AreaLog(log_dir).read(len(dataset.metainfo["classes"]))
+    finished = AreaLog(log_dir, run).read(len(dataset.metainfo["classes"]))
     names = (image_name(dataset.get_data_info(index)["img_path"], dataset.data_root) for index in range(len(dataset)))
     return [index for index, name in enumerate(names) if name not in finished]
 
@@ -107,6 +110,7 @@ class ExactIoUMetric(IoUMetric):
     Args:
         ignore_index: Label of the pixels that do not count.
         log_dir: Folder of the :class:`AreaLog`; lines that are there already count. None: nothing is kept.
+        run: Whose lines they are.
         data_root: Image names are relative to it.
         output_dir: Write each predicted label map there as PNG, in the data set's own label convention.
         collect_device: As in mmengine's BaseMetric.
@@ -117,6 +121,7 @@ class ExactIoUMetric(IoUMetric):
         self,
         ignore_index: int = 255,
         log_dir: str | None = None,
+        run: str = "",
         data_root: str | None = None,
         output_dir: str | None = None,
         collect_device: str = "cpu",
@@ -125,7 +130,7 @@ class ExactIoUMetric(IoUMetric):
         super().__init__(ignore_index=ignore_index, output_dir=output_dir, collect_device=collect_device, prefix=prefix)
         self.format_only: bool = False
         self.data_root = data_root
-        self.log = AreaLog(log_dir, get_dist_info()[0]) if log_dir is not None else None
+        self.log = AreaLog(log_dir, run, get_dist_info()[0]) if log_dir is not None else None
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count, and write down, a batch of predictions. Samples are as mmengine's Evaluator passes them."""
@@ -135,7 +140,8 @@ class ExactIoUMetric(IoUMetric):
             prediction = sample["pred_sem_seg"]["data"].squeeze(0)
             label = sample["gt_sem_seg"]["data"].squeeze(0).to(prediction)
             name = image_name(sample["img_path"], self.data_root)
-            areas = count_areas(name, prediction, label, len(self.dataset_meta["classes"]), self.ignore_index)
+            data = fingerprint(sample) if self.log is not None else ""
+            areas = count_areas(name, prediction, label, len(self.dataset_meta["classes"]), self.ignore_index, data)
             if self.log is not None:
                 self.log.append(areas)
             self.results.append(areas)

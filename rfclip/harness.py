@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
@@ -26,12 +27,13 @@ from rfclip.areas import AreaLog, DataError
 from rfclip.datasets import CheckedPipeline
 from rfclip.evaluation import score
 from rfclip.expected import verdict
-from rfclip.manifest import circumstances, decisive_facts
+from rfclip.manifest import circumstances, data_facts, decisive_facts, fingerprints
 from rfclip.run_options import Options, benchmark_name, build_config, list_dataset
 
 RESULTS = "results.json"
-RUN = "run.json"  # what the lines of areas beside it belong to
-_SETUP_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError)
+LOCK = ".lock"  # held by the run that writes into a folder
+PATIENCE = 15  # seconds; the data loader's workers of a killed run hold its lock for a few more
+_SETUP_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError, SyntaxError)
 
 
 class UserError(Exception):
@@ -46,8 +48,8 @@ def is_finished(options: Options) -> bool:
     """
     with _setup():
         cfg = build_config(options)
-        facts = decisive_facts(cfg, list_dataset(cfg), options.overrides())
-        return _finished(options.work_dir / benchmark_name(cfg), facts["identity"]) is not None
+        facts = decisive_facts(cfg, options.overrides())
+        return _finished(options.work_dir / benchmark_name(cfg), facts["identity"], list_dataset(cfg)) is not None
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -64,15 +66,24 @@ def run(options: Options) -> dict[str, Any]:
         _init_processes(options.launcher)
         cfg = build_config(options)
         dataset = list_dataset(cfg)
-        facts = decisive_facts(cfg, dataset, options.overrides())
+        facts = decisive_facts(cfg, options.overrides())
         _check_classes(facts, dataset)
         folder = options.work_dir / benchmark_name(cfg)
-        finished = _prepare(folder, facts, options.resume)
+    with _alone(folder):
+        return _run_alone(cfg, dataset, facts, folder, options)
+
+
+def _run_alone(
+    cfg: Config, dataset: BaseDataset, facts: Mapping[str, Any], folder: Path, options: Options
+) -> dict[str, Any]:
+    with _setup():
+        log = AreaLog(folder, facts["identity"])
+        finished = _prepare(log, facts, dataset, options.resume)
         if finished is not None:
-            print_log(f"{folder / RESULTS} is finished and unchanged.", "current")
+            print_log(f"{folder / RESULTS} is finished and unchanged.{_not_drawn(options)}", "current")
             return finished
-        before = len(AreaLog(folder).read(facts["vocabulary"]["classes"]))
-        _connect(cfg, folder, options)
+        before = len(log.read(facts["vocabulary"]["classes"]))
+        _connect(cfg, log, options)
         runner = Runner.from_cfg(cfg)
         shown = runner.test_loop.dataloader.dataset
         shown.pipeline = CheckedPipeline(shown.pipeline)
@@ -82,9 +93,40 @@ def run(options: Options) -> dict[str, Any]:
         if not is_main_process():
             return {}
         manifest = {**facts, **circumstances(), "time": _time(started, len(dataset), before)}
-        results = _results(runner, manifest, dataset, AreaLog(folder))
+        results = _results(runner, manifest, dataset, log)
         _write(folder / RESULTS, results)
     return results
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder for as long as this one writes there.
+
+    Raises:
+        UserError: Another run is at work there.
+    """
+    if not is_main_process():
+        yield
+        return
+    with _setup():
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(
+                f"another run is writing into {folder}: wait for its end, or give another --work-dir"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _not_drawn(options: Options) -> str:
+    """A hint that nothing is written for what is finished."""
+    asked = [name for name, value in (("--out", options.out), ("--show-dir", options.show_dir)) if value is not None]
+    return f" Nothing is written to {' and '.join(asked)}: run without --resume for that." if asked else ""
 
 
 def _init_processes(launcher: str) -> None:
@@ -93,34 +135,41 @@ def _init_processes(launcher: str) -> None:
         torch.distributed.init_process_group("gloo")
 
 
-def _prepare(folder: Path, facts: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Clear or keep what stands in the folder; return finished results, the same in every process."""
+def _prepare(log: AreaLog, facts: Mapping[str, Any], dataset: BaseDataset, resume: bool) -> dict[str, Any] | None:
+    """Clear what stands in the folder, or keep what is still true; return finished results, in every process."""
     finished: list[Any] = [None]
     if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        finished = [_finished(folder, facts["identity"]) if resume else None]
+        finished = [_finished(log.folder, facts["identity"], dataset) if resume else None]
         if finished[0] is None:
-            if not (resume and _read(folder / RUN).get("identity") == facts["identity"]):
-                AreaLog(folder).clear()
-            (folder / RESULTS).unlink(missing_ok=True)
-            _write(folder / RUN, {"identity": facts["identity"]})
+            lines = log.read(facts["vocabulary"]["classes"]) if resume else {}
+            now = fingerprints(dataset, lines.keys()) if lines else {}
+            kept = [areas for areas in lines.values() if areas.data == now.get(areas.image)]
+            if len(kept) < len(lines):
+                print_log(f"{len(lines) - len(kept)} finished images have changed and are done again.", "current")
+            log.keep(kept)
+            (log.folder / RESULTS).unlink(missing_ok=True)
     broadcast_object_list(finished)
     return finished[0]
 
 
-def _finished(folder: Path, identity: str) -> dict[str, Any] | None:
+def _finished(folder: Path, identity: str, dataset: BaseDataset) -> dict[str, Any] | None:
+    """The results in a folder, if they are those of these settings and of this data."""
     results = _read(folder / RESULTS)
-    return results if results.get("manifest", {}).get("identity") == identity else None
+    manifest = results.get("manifest")
+    if not isinstance(manifest, dict) or manifest.get("identity") != identity:
+        return None
+    return results if manifest.get("data") == data_facts(fingerprints(dataset)) else None
 
 
-def _connect(cfg: Config, folder: Path, options: Options) -> None:
+def _connect(cfg: Config, log: AreaLog, options: Options) -> None:
     """Tell metric, sampler, visualizer and runner where things go."""
+    folder, where = log.folder, {"log_dir": str(log.folder), "run": log.run}
     cfg.work_dir = str(folder)
     cfg.experiment_name = cfg.visualizer.name = f"{folder.name}-{time.time_ns()}"  # mmengine keeps them by name
     cfg.launcher = options.launcher
     data_root = cfg.test_dataloader.dataset.data_root
-    cfg.test_evaluator = dict(type="ExactIoUMetric", log_dir=str(folder), data_root=data_root, output_dir=options.out)
-    cfg.test_dataloader.sampler = dict(type="UnfinishedSampler", log_dir=str(folder))
+    cfg.test_evaluator = dict(cfg.test_evaluator, **where, data_root=data_root, output_dir=options.out)
+    cfg.test_dataloader.sampler = dict(type="UnfinishedSampler", **where)
     if options.show_dir is not None:
         cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
         cfg.visualizer.save_dir = options.show_dir
@@ -134,7 +183,9 @@ def _check_classes(facts: Mapping[str, Any], dataset: BaseDataset) -> None:
 
 def _results(runner: Runner, manifest: dict[str, Any], dataset: BaseDataset, log: AreaLog) -> dict[str, Any]:
     names = dataset.metainfo["classes"]
-    images = list(log.read(len(names)).values())
+    areas_of = log.read(len(names))
+    images = list(areas_of.values())
+    manifest["data"] = data_facts({name: areas.data for name, areas in areas_of.items()})
     scores = score(np.sum([areas.classes for areas in images], axis=0))
     manifest["machine"]["processes"] = get_world_size()
     manifest["weights"] = {**manifest["weights"], **_loaded(runner.model)}
@@ -186,8 +237,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON to a temporary file and rename it, so that no reader meets half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -205,7 +259,9 @@ def _running(folder: Path) -> Iterator[None]:
     """Errors of files during a run: say which, and that nothing is lost."""
     try:
         yield
-    except (OSError, DataError) as error:
+    except (OSError, DataError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
         raise UserError(f"{_last_line(error)}; finished images are kept in {folder}, --resume goes on") from error
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from rfclip.areas import image_name
+from rfclip.areas import fingerprint, image_name
 from rfclip.configs_path import config_root
 from rfclip.text import load_templates, load_vocabulary
 from rfclip.tiny_clip import TINY_FOLDER
@@ -32,22 +32,23 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
     "open_clip_torch",
 )  # fmt: skip
-_DECIDING = ("config", "vocabulary", "templates", "weights", "code", "data")
+_DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
+_FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
 
-def decisive_facts(cfg: Config, dataset: BaseDataset, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything known before a run that its numbers depend on, and their hash under ``identity``.
+def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the data that the numbers of a run depend on, and its hash under ``identity``.
 
     Args:
         cfg: The full config, all options merged in.
-        dataset: The data set of its test dataloader.
         overrides: The command line's options that changed the config, to be shown.
     """
-    model = cfg.model
+    model, dataset = cfg.model, cfg.test_dataloader.dataset
     facts = {
         "config_file": Path(cfg.filename).name if cfg.filename else None,
         "overrides": without_paths(dict(overrides)),
-        "config": without_paths({"model": model.to_dict(), "pipeline": list(cfg.test_pipeline)}),
+        "config": config_facts(cfg),
+        "files": _file_facts(model),
         "vocabulary": _vocabulary_facts(model.vocabulary),
         "templates": _templates_facts(model.get("templates", "imagenet80")),
         "weights": _weights_facts(model.clip),
@@ -55,13 +56,22 @@ def decisive_facts(cfg: Config, dataset: BaseDataset, overrides: Mapping[str, An
         "layers": model.get("method", {}).get("layers"),
         "pamr": model.get("refiner") is not None,
         "prob_thd": model.get("prob_thd", 0.0),
-        "resize": [list(step.scale) for step in cfg.test_pipeline if step.type == "Resize"],
+        "resize": [list(step.scale) for step in dataset.pipeline if step.type == "Resize"],
         "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
         "precision": model.clip.get("precision", "fp32"),
         "code": {"version": __version__, "sha256": code_hash(), "git": git_commit()},
-        "data": data_facts(dataset),
     }
     return {**facts, "identity": identity(facts)}
+
+
+def config_facts(cfg: Config) -> dict[str, Any]:
+    """The parts of a config that decide numbers, without paths: model, data set with its pipeline, evaluator.
+
+    The data root is left out: moved data is the same data, which :func:`data_facts` can tell.
+    """
+    dataset = {key: value for key, value in cfg.test_dataloader.dataset.to_dict().items() if key != "data_root"}
+    parts = {"model": cfg.model.to_dict(), "dataset": dataset, "evaluator": cfg.test_evaluator.to_dict()}
+    return without_paths(parts)
 
 
 def identity(facts: Mapping[str, Any]) -> str:
@@ -99,14 +109,22 @@ def profile_name(method: Mapping[str, Any]) -> str:
     return str(method["type"])
 
 
-def data_facts(dataset: BaseDataset) -> dict[str, Any]:
-    """Number of images, and a fingerprint: the names, and the sizes in bytes, of all images and masks."""
-    lines = []
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        paths = [Path(info[key]) for key in ("img_path", "seg_map_path") if key in info]
-        lines += [f"{image_name(path, dataset.data_root)} {_size(path)}" for path in paths]
-    return {"images": len(dataset), "sha256": _sha256("\n".join(sorted(lines)))}
+def data_facts(prints: Mapping[str, str]) -> dict[str, Any]:
+    """Number of images and one hash of a data set, from the fingerprints of its images by name."""
+    lines = sorted(f"{name} {data}" for name, data in prints.items())
+    return {"images": len(lines), "sha256": _sha256("\n".join(lines))}
+
+
+def fingerprints(dataset: BaseDataset, names: Collection[str] | None = None) -> dict[str, str]:
+    """Fingerprint of each image's files, by the image's name; reads all of them.
+
+    Args:
+        dataset: The data set.
+        names: Only of these images; None: of all.
+    """
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    named = ((image_name(info["img_path"], dataset.data_root), info) for info in infos)
+    return {name: fingerprint(info) for name, info in named if names is None or name in names}
 
 
 @lru_cache(maxsize=1)
@@ -158,6 +176,20 @@ def _templates_facts(spec: Any) -> dict[str, Any]:
     return {"name": without_paths(name), "sha256": _sha256(json.dumps(templates)), "count": len(templates)}
 
 
+def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
+    """Of the files and folders that the config names beside the weights, a hash: of a folder, of its listing."""
+    found = {}
+    for block, key in _FILES:
+        value = (model.get(block) or {}).get(key)
+        path = Path(value).expanduser() if isinstance(value, str) else None
+        if path is not None and path.is_file():
+            found[f"{block}.{key}"] = hash_file(path)
+        elif path is not None and path.is_dir():
+            listing = sorted(f"{file.name} {file.stat().st_size}" for file in path.iterdir() if file.is_file())
+            found[f"{block}.{key}"] = _sha256("\n".join(listing))
+    return found
+
+
 def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
     pretrained = clip.get("pretrained")
     path = TINY_FOLDER / "tiny_clip.safetensors" if clip["model"] == "tiny" else Path(str(pretrained)).expanduser()
@@ -177,10 +209,6 @@ def _name(spec: Any, shipped: Sequence[str]) -> str:
     if not isinstance(spec, (str, Path)):
         return "list"
     return str(spec) if str(spec) in shipped else Path(spec).name
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,24 @@ def build_config(options: Options) -> Config:
         cfg.model.clip.pretrained = options.checkpoint
     if options.data_root is not None:
         _move_data(cfg, options.data_root)
-    cfg.merge_from_dict(dict(options.cfg_options))
+    _merge(cfg, options.cfg_options)
     return cfg
+
+
+def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
+    """Merge entries by dotted key; `test_pipeline`, a copy for mmseg's inferencers, stays that of the data set.
+
+    Raises:
+        ValueError: The two are changed to different things.
+    """
+    before = deepcopy(cfg.get("test_pipeline"))
+    cfg.merge_from_dict(dict(entries))
+    if before is None:
+        return
+    before, shown, used = list(before), list(cfg.test_pipeline), list(cfg.test_dataloader.dataset.pipeline)
+    if shown != used and before not in (shown, used):
+        raise ValueError("test_pipeline and test_dataloader.dataset.pipeline are given and differ: give one of them")
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline = used if shown == before else shown
 
 
 def profile_file(name: str) -> Path:
@@ -129,7 +147,7 @@ def list_dataset(cfg: Config) -> BaseDataset:
 
     Raises:
         FileNotFoundError: Folders or lists are missing, or hold no image.
-        ValueError: The vocabulary has another number of classes than the data set.
+        ValueError: An image is listed twice.
     """
     missing = missing_data(cfg.test_dataloader.dataset)
     if missing is not None:
@@ -138,4 +156,8 @@ def list_dataset(cfg: Config) -> BaseDataset:
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": [], "test_mode": True})
     if len(dataset) == 0:
         raise FileNotFoundError(f"no images in {dataset.data_root}: see datasets/README.md")
+    counts = Counter(dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
+    twice = [path for path, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} stands {counts[twice[0]]} times in {dataset.ann_file}: take out what is double")
     return dataset

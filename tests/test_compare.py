@@ -81,9 +81,15 @@ def test_few_images_have_no_interval_and_other_images_are_refused() -> None:
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    same = dict.fromkeys(("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "precision", "code"))
+    same = dict.fromkeys(("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "precision"))
     model = {"method": changes.pop("method", {"type": "MeanKK"}), "logit_scale": changes.pop("logit_scale", 40)}
-    made = {"config": {"model": model, "pipeline": []}, "profile": "mean_kk", "pamr": False, "data": {"images": 12}}
+    made = {
+        "config": {"model": model, "dataset": {}},
+        "code": changes.pop("code", {"sha256": "x", "git": "a"}),
+        "profile": "mean_kk",
+        "pamr": False,
+        "data": {"images": 12},
+    }
     return {**same, **made, "time": {"images": 12, "images_per_second": 3.5}, **changes}
 
 
@@ -112,6 +118,8 @@ def test_rows_and_tables() -> None:
 def test_only_the_method_may_differ() -> None:
     assert unequal(manifest(method={"type": "A"}), manifest(method={"type": "B"})) == []
     assert unequal(manifest(), manifest(logit_scale=50)) == ["config"]
+    assert unequal(manifest(), manifest(code={"sha256": "x", "git": "another commit"})) == []
+    assert unequal(manifest(), manifest(code={"sha256": "y", "git": "a"})) == ["code"]
     with pytest.raises(ValueError, match=r"paper and mean_kk differ in more than the method \(pamr\)"):
         compare("voc21", [measured("mean_kk", 1), measured("paper", 2, pamr=True)])
 

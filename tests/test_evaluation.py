@@ -13,7 +13,7 @@ from mmseg.registry import METRICS
 from PIL import Image
 
 from rfclip import evaluation
-from rfclip.areas import AreaLog, DataError, ImageAreas, count_areas, image_name
+from rfclip.areas import AreaLog, DataError, ImageAreas, count_areas, fingerprint, image_name
 from rfclip.evaluation import ExactIoUMetric, UnfinishedSampler, class_table, score
 
 CLASSES = 5
@@ -119,14 +119,24 @@ def test_line_and_back() -> None:
     assert "4" not in json.loads(areas.to_line())["areas"]
 
 
-@pytest.mark.parametrize("line", ["", "{", "[1]", '{"image": "x"}', '{"image": "x", "areas": {"9": [1, 1, 1]}}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"run": ""}',
+        '{"run": "", "image": "x", "areas": {"9": [1, 1, 1]}}',
+        '{"run": "a", "image": "x"}',
+    ],
+)
 def test_a_line_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="no line of areas of 5 classes"):
         ImageAreas.from_line(line, CLASSES)
 
 
 def test_log_survives_a_torn_line_and_counts_an_image_once(tmp_path: Path) -> None:
-    first, second = AreaLog(tmp_path, 0), AreaLog(tmp_path, 1)
+    first, second = AreaLog(tmp_path, "one", 0), AreaLog(tmp_path, "one", 1)
     areas = [count_areas(f"images/{index}.jpg", *random_pair(index), CLASSES) for index in range(3)]
     first.append(areas[0])
     with first.path.open("a") as file:
@@ -135,8 +145,33 @@ def test_log_survives_a_torn_line_and_counts_an_image_once(tmp_path: Path) -> No
     first.append(areas[2])
     second.append(areas[0])
     assert set(first.read(CLASSES)) == {"images/0.jpg", "images/2.jpg"}
-    second.clear()
+    second.keep([areas[2]])
+    assert set(first.read(CLASSES)) == {"images/2.jpg"}
+    assert [path.name for path in tmp_path.iterdir()] == ["areas-0.jsonl"]
+    second.keep([])
     assert first.read(CLASSES) == {}
+
+
+def test_lines_of_another_run_do_not_count(tmp_path: Path) -> None:
+    areas = [count_areas(f"images/{index}.jpg", *random_pair(index), CLASSES) for index in range(2)]
+    AreaLog(tmp_path, "one").append(areas[0])
+    AreaLog(tmp_path, "two", 1).append(areas[1])
+    assert set(AreaLog(tmp_path, "one").read(CLASSES)) == {"images/0.jpg"}
+    assert set(AreaLog(tmp_path, "two").read(CLASSES)) == {"images/1.jpg"}
+    assert list(UnfinishedSampler(FakeDataset(3), str(tmp_path), "one")) == [1, 2]
+
+
+def test_a_fingerprint_follows_the_contents_of_both_files(tmp_path: Path) -> None:
+    info = {"img_path": str(tmp_path / "a.jpg"), "seg_map_path": str(tmp_path / "a.png")}
+    found = []
+    for image, label in ((b"1", None), (b"1", b"2"), (b"1", b"3"), (b"4", b"3")):
+        (tmp_path / "a.jpg").write_bytes(image)
+        if label is not None:
+            (tmp_path / "a.png").write_bytes(label)
+        found.append(fingerprint(info))
+    assert len(set(found)) == 4
+    assert fingerprint(info) == found[-1]
+    assert fingerprint({"img_path": info["img_path"]}) not in found
 
 
 def test_sampler_takes_what_has_no_line_and_deals_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from rfclip import harness
 from rfclip.areas import AreaLog
 from rfclip.harness import UserError, is_finished, run
+from rfclip.manifest import decisive_facts
 from rfclip.run_options import Options, build_config, method_block, profile_file
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 6
+DELAY = {"model.delay": 0.4}  # seconds at each image
 CONFIG = f"""
 _base_ = ["{ROOT}/configs/_base_/default_runtime.py", "{ROOT}/configs/_base_/datasets/voc20.py"]
 custom_imports = dict(imports=["rfclip", "fake_segmentor"], allow_failed_imports=False)
@@ -83,6 +85,11 @@ def options(finished: Options) -> Options:
     return finished
 
 
+def log_of(options: Options) -> AreaLog:
+    """The lines of a run, of those settings that the options mean."""
+    return AreaLog(options.work_dir / "voc20", decisive_facts(build_config(options), options.overrides())["identity"])
+
+
 def results_of(options: Options) -> dict[str, Any]:
     return json.loads((options.work_dir / "voc20/results.json").read_text())
 
@@ -110,7 +117,7 @@ def test_label_maps_and_pictures_are_written_on_request(options: Options) -> Non
 @pytest.mark.parametrize("kept", [3, IMAGES])
 def test_resume_computes_the_missing_images_only_and_scores_the_same(finished: Options, kept: int) -> None:
     whole = results_of(finished)["metrics"]
-    log = AreaLog(finished.work_dir / "voc20")
+    log = log_of(finished)
     lines = log.path.read_text().splitlines(keepends=True)
     log.path.write_text("".join(lines[:kept]) + lines[0][:15])  # as a kill leaves it
     (finished.work_dir / "voc20/results.json").unlink()
@@ -126,15 +133,60 @@ def test_finished_and_unchanged_is_not_run_again(finished: Options, monkeypatch:
     assert run(replace(finished, resume=True)) == results_of(finished)
 
 
-@pytest.mark.parametrize("change", ["settings", "code", "data"])
+@pytest.mark.parametrize("change", ["settings", "code", "data", "labels of the same size", "pipeline"])
 def test_what_changed_is_not_finished(finished: Options, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if change == "settings":
         finished = replace(finished, cfg_options={"model.prob_thd": 0.5})
     elif change == "code":
         monkeypatch.setattr("rfclip.manifest.code_hash", lambda: "another")
-    else:
+    elif change == "pipeline":
+        finished = replace(finished, cfg_options={"test_dataloader.dataset.pipeline.1.scale": (2048, 224)})
+    elif change == "data":
         Image.new("RGB", (31, 20)).save("data/VOCdevkit/VOC2012/JPEGImages/0.jpg")
+    else:
+        path = Path("data/VOCdevkit/VOC2012/SegmentationClass/0.png")
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert not is_finished(finished)
+
+
+def test_an_image_that_changed_is_done_again_and_the_others_are_kept(finished: Options) -> None:
+    path = Path("data/VOCdevkit/VOC2012/SegmentationClass/2.png")
+    with Image.open(path) as image:
+        labels = np.array(image)
+    Image.fromarray(labels % 7).save(path)
+    again = run(replace(finished, resume=True))
+    assert again["manifest"]["time"] | {"images": 1, "resumed_after": IMAGES - 1} == again["manifest"]["time"]
+    assert again["metrics"] == run(finished)["metrics"]
+
+
+def test_two_runs_do_not_write_into_one_folder(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "PATIENCE", 0)
+    (options.work_dir / "voc20").mkdir(parents=True)
+    with FileLock(options.work_dir / "voc20" / harness.LOCK):
+        with pytest.raises(UserError, match="another run is writing into runs/voc20"):
+            run(options)
+    assert run(options)["metrics"]
+
+
+def test_a_name_that_is_listed_twice_is_found_before_anything_runs(options: Options) -> None:
+    path = Path("data/VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt")
+    path.write_text(path.read_text() + "3\n")
+    with pytest.raises(UserError, match=r"JPEGImages/3\.jpg stands 2 times in"):
+        run(options)
+
+
+def test_the_evaluators_settings_are_used(options: Options) -> None:
+    whole = run(options)["metrics"]
+    assert run(replace(options, cfg_options={"test_evaluator.ignore_index": 3}))["metrics"] != whole
+
+
+def test_a_pipeline_changed_in_either_place_is_changed_in_both(options: Options) -> None:
+    for key in ("test_pipeline", "test_dataloader.dataset.pipeline"):
+        cfg = build_config(replace(options, cfg_options={f"{key}.1.scale": (2048, 100)}))
+        assert cfg.test_pipeline[1].scale == cfg.test_dataloader.dataset.pipeline[1].scale == (2048, 100)
+    both = {"test_pipeline.1.scale": (2048, 9), "test_dataloader.dataset.pipeline.1.scale": (2048, 8)}
+    with pytest.raises(ValueError, match="given and differ"):
+        build_config(replace(options, cfg_options=both))
 
 
 def test_what_changed_is_computed_anew(finished: Options) -> None:
@@ -182,7 +234,7 @@ def test_a_bad_image_is_named_and_the_rest_kept(options: Options, fault: str, wo
     with pytest.raises(UserError) as caught:
         run(replace(options, cfg_options={"test_dataloader.num_workers": workers}))
     assert "2.jpg" in str(caught.value) and "--resume" in str(caught.value) and "\n" not in str(caught.value)
-    assert len(AreaLog(options.work_dir / "voc20").read(20)) == 2
+    assert len(log_of(replace(options, cfg_options={"test_dataloader.num_workers": workers})).read(20)) == 2
 
 
 def test_a_full_disk_is_named(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +289,6 @@ def command(code: Path, options: Options, processes: int, *extra: str) -> tuple[
     }
     if processes == 1:
         return [sys.executable, *test], environment
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        environment["PORT"] = str(free.getsockname()[1])
     return ["bash", str(code / "tools/dist_test.sh"), test[1], "none", str(processes), *test[2:]], environment
 
 
@@ -259,7 +308,7 @@ def kill_after(code: Path, options: Options, processes: int, lines: int) -> None
     """Start a run that waits at each image; kill all its processes when that many images are written."""
     line, environment = command(code, options, processes, "--cfg-options", "model.delay=0.4")
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
-    log = AreaLog(options.work_dir / "voc20")
+    log = log_of(replace(options, cfg_options=DELAY))
     deadline = time.time() + 600
     while len(log.read(20)) < lines and process.poll() is None and time.time() < deadline:
         time.sleep(0.05)
@@ -274,7 +323,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(checkout: Path, finished: Option
     whole = results_of(finished)
     shutil.rmtree(finished.work_dir)
     kill_after(checkout, finished, processes, 2)
-    done = len(AreaLog(finished.work_dir / "voc20").read(20))
+    done = len(log_of(replace(finished, cfg_options=DELAY)).read(20))
     assert 2 <= done < IMAGES and not (finished.work_dir / "voc20/results.json").exists()
     line, environment = command(checkout, finished, processes, "--resume", "--cfg-options", "model.delay=0.4")
     subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=900)

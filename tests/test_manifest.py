@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from rfclip import manifest
 from rfclip.configs_path import benchmark_config, config
-from rfclip.manifest import circumstances, decisive_facts, profile_name, without_paths
+from rfclip.manifest import circumstances, data_facts, decisive_facts, fingerprints, profile_name, without_paths
 
 
 class Dataset:
@@ -32,43 +32,69 @@ class Dataset:
         return {"img_path": f"{self.data_root}/{index}.jpg", "seg_map_path": f"{self.data_root}/{index}.png"}
 
 
-def facts(dataset: Dataset, **changes: Any) -> dict[str, Any]:
+def facts(**changes: Any) -> dict[str, Any]:
     cfg = Config.fromfile(benchmark_config("voc21"))
     cfg.merge_from_dict(changes)
-    return decisive_facts(cfg, dataset, {"profile": "paper", "pamr": False})
+    return decisive_facts(cfg, {"profile": "paper", "pamr": False})
 
 
-def test_facts_of_a_benchmark(tmp_path: Path) -> None:
-    found = facts(Dataset(tmp_path))
+def test_facts_of_a_benchmark() -> None:
+    found = facts()
     assert found["profile"] == "paper" and found["layers"] == "all" and found["pamr"] is False
     assert found["vocabulary"]["name"] == "voc21"
     assert (found["vocabulary"]["classes"], found["templates"]["count"]) == (21, 80)
     assert found["prob_thd"] == 0.1 and found["window"] == {"mode": "whole"} and found["precision"] == "fp32"
-    assert found["resize"] == [[2048, 336]] and found["data"]["images"] == 3
+    assert found["resize"] == [[2048, 336]]
+    assert found["config"]["evaluator"] == {"type": "ExactIoUMetric", "ignore_index": 255}
+    assert "data_root" not in found["config"]["dataset"]
     assert found["config_file"] == "rfclip_vit-b16_voc21.py"
     json.dumps(found)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model.prior.image_weight": 0.2}, {"model.vocabulary": "voc21_clean"}, {"model.method.beta": 0.5}],
+    [
+        {"model.prior.image_weight": 0.2},
+        {"model.vocabulary": "voc21_clean"},
+        {"model.method.beta": 0.5},
+        {"test_dataloader.dataset.reduce_zero_label": True},
+        {"test_dataloader.dataset.indices": 2},
+        {"test_dataloader.dataset.pipeline.1.scale": (2048, 224)},
+        {"test_evaluator.ignore_index": 0},
+    ],
 )
-def test_identity_follows_the_settings(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_identity_follows_the_settings(changes: dict[str, Any]) -> None:
+    assert facts()["identity"] == facts()["identity"]
+    assert facts(**changes)["identity"] != facts()["identity"]
+
+
+@pytest.mark.parametrize("entry", ["clip.pretrained", "clip.model", "method.distraction_dims"])
+def test_identity_follows_the_files_that_the_config_names(tmp_path: Path, entry: str) -> None:
+    identities = set()
+    for content in (b"1", b"2"):
+        (tmp_path / "file").write_bytes(content)
+        identities.add(facts(**{f"model.{entry}": str(tmp_path / "file")})["identity"])
+    assert len(identities) == 2
+
+
+def test_identity_follows_the_calibration_folder(tmp_path: Path) -> None:
+    identities = set()
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_bytes(b"1")
+        identities.add(facts(**{"model.method.calibration_images": str(tmp_path)})["identity"])
+    assert len(identities) == 2
+
+
+def test_data_are_known_by_their_contents(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
-    assert facts(dataset)["identity"] == facts(dataset)["identity"]
-    assert facts(dataset, **changes)["identity"] != facts(dataset)["identity"]
-
-
-def test_identity_follows_the_weights_file_and_the_data(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    dataset, weights = Dataset(tmp_path / "data"), tmp_path / "w.pt"
-    identities = []
-    for content in (b"1", b"22"):
-        weights.write_bytes(content)
-        identities.append(facts(dataset, **{"model.clip.pretrained": str(weights)})["identity"])
-    (tmp_path / "data/2.png").write_bytes(b"z")
-    identities.append(facts(dataset, **{"model.clip.pretrained": str(weights)})["identity"])
-    assert len(set(identities)) == 3
+    before = fingerprints(dataset)
+    assert list(before) == ["0.jpg", "1.jpg", "2.jpg"]
+    (tmp_path / "1.png").write_bytes(b"z")  # of the same size
+    after = fingerprints(dataset)
+    assert [name for name in before if before[name] != after[name]] == ["1.jpg"]
+    assert fingerprints(dataset, ["2.jpg"]) == {"2.jpg": after["2.jpg"]}
+    assert data_facts(before)["images"] == 3
+    assert data_facts(before)["sha256"] != data_facts(after)["sha256"]
 
 
 def test_profile_names() -> None:

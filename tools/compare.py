@@ -114,7 +114,7 @@ def run_one(options: Options, benchmark: str) -> Measured:
     results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     classes = len(results["per_class"])
     peak = json.loads((folder / PEAK).read_text(encoding="utf-8")) if (folder / PEAK).exists() else None
-    return Measured(str(options.profile), results, AreaLog(folder).read(classes), peak)
+    return Measured(str(options.profile), results, AreaLog(folder, results["manifest"]["identity"]).read(classes), peak)
 
 
 def _run(line: list[str]) -> tuple[int, float | None]:
@@ -150,7 +150,10 @@ def main() -> int:
             except UserError as error:
                 failed.append(str(error))
                 print(f"error: {error}", file=sys.stderr)
-        if measured:
+                if options is todo[0]:
+                    print(f"error: without {options.profile} there is nothing to compare with", file=sys.stderr)
+                    break
+        if measured and measured[0].method == todo[0].profile:
             rows += compare(benchmark, measured, args.resamples)
             write(args.out, rows)
     if rows:
