@@ -162,9 +162,9 @@ def test_an_image_that_changed_is_done_again_and_the_others_are_kept(finished: O
 def test_two_runs_do_not_write_into_one_folder(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "PATIENCE", 0)
     (options.work_dir / "voc20").mkdir(parents=True)
-    with FileLock(options.work_dir / "voc20" / harness.LOCK):
-        with pytest.raises(UserError, match="another run is writing into runs/voc20"):
-            run(options)
+    lock = FileLock(options.work_dir / "voc20" / harness.LOCK)
+    with lock, pytest.raises(UserError, match="another run is writing into runs/voc20"):
+        run(options)
     assert run(options)["metrics"]
 
 
