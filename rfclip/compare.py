@@ -69,8 +69,10 @@ def difference(
 ) -> Difference:
     """Compare two methods image by image.
 
-    The interval is the percentile bootstrap: images are drawn with replacement, the same ones for both methods, the
-    mIoU of each is taken over what was drawn, and the middle 95 percent of the differences are the interval.
+    The interval is a percentile bootstrap: images are drawn with replacement, the same ones for both methods, the
+    mIoU of each is taken over the classes that are labelled in what was drawn, and the middle 95 percent of the
+    differences are the interval. A draw lacks the rarest classes, so its mIoU is one of other classes than the whole
+    set's: the draws are moved by what their mean is off.
 
     Args:
         areas: (n, C, 3) of the method: per image and class the pixels that agree, are predicted, are labelled.
@@ -86,13 +88,15 @@ def difference(
     count = len(areas)
     both = np.stack([areas, reference], 1).astype(np.float64)  # (n, 2, C, 3)
     whole = _miou(both.sum(0))
+    miou = float(whole[0] - whole[1])
     each = _miou(both)  # (n, 2); NaN for an image without any class
     gain = np.nan_to_num(each[:, 0] - each[:, 1])
     low = high = None
     if count >= FEWEST:
         draws = _resampled(both, resamples, np.random.default_rng(seed))
-        low, high = (float(value) for value in np.nanpercentile(draws[:, 0] - draws[:, 1], (2.5, 97.5)))
-    miou = float(whole[0] - whole[1])
+        gains = draws[:, 0] - draws[:, 1]
+        gains += miou - np.nanmean(gains)
+        low, high = (float(value) for value in np.nanpercentile(gains, (2.5, 97.5)))
     return Difference(miou, low, high, int((gain > 0).sum()), int((gain < 0).sum()), count)
 
 
@@ -201,11 +205,14 @@ def _stacked(measured: Measured) -> NDArray[np.int64]:
     return np.stack([measured.areas[name].classes for name in sorted(measured.areas)])
 
 
-def _miou(areas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., C, 3) to (...): the mean IoU, in percent, over the classes that occur; NaN if none does."""
+def _miou(areas: NDArray[np.float64], labelled_only: bool = False) -> NDArray[np.float64]:
+    """(..., C, 3) to (...): the mean IoU, in percent, over the classes that occur; NaN if none does.
+
+    A class that is predicted and not labelled has IoU 0, or is left out if `labelled_only`.
+    """
     agree, predicted, labelled = np.moveaxis(areas, -1, 0)
     union = predicted + labelled - agree
-    there = union > 0
+    there = labelled > 0 if labelled_only else union > 0
     iou = np.divide(agree, union, out=np.zeros_like(agree), where=there)
     number = there.sum(-1)
     return np.divide(100 * iou.sum(-1), number, out=np.full(number.shape, np.nan), where=number > 0)
@@ -219,5 +226,5 @@ def _resampled(areas: NDArray[np.float64], resamples: int, rng: np.random.Genera
     parts = []
     for start in range(0, resamples, step):
         weights = rng.multinomial(count, np.full(count, 1 / count), min(step, resamples - start))  # (r, n)
-        parts.append(_miou((weights @ flat).reshape(-1, *areas.shape[1:])))
+        parts.append(_miou((weights @ flat).reshape(-1, *areas.shape[1:]), labelled_only=True))
     return np.concatenate(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from rfclip.areas import AreaLog, DataError
 from rfclip.datasets import CheckedPipeline
 from rfclip.evaluation import score
 from rfclip.expected import verdict
+from rfclip.files import write_whole
 from rfclip.manifest import circumstances, data_facts, decisive_facts, fingerprints
 from rfclip.run_options import Options, benchmark_name, build_config, list_dataset
 
@@ -94,7 +94,7 @@ def _run_alone(
             return {}
         manifest = {**facts, **circumstances(), "time": _time(started, len(dataset), before)}
         results = _results(runner, manifest, dataset, log)
-        _write(folder / RESULTS, results)
+        write_whole(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
 
 
@@ -232,16 +232,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON to a temporary file and rename it, so that no reader meets half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

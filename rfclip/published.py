@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rfclip.protocol import deviations
+
 HEADING = "published (real data, ViT-B/16; not measured here)"
 _FILE = Path(__file__).parent / "data" / "published.json"
 
@@ -49,4 +51,6 @@ def differences(benchmark: str, manifest: Mapping[str, Any]) -> list[str]:
         found.append(f"vocabulary {manifest['vocabulary']['name']}")
     if manifest["precision"] != "fp32":
         found.append(manifest["precision"])
-    return found
+    if weights.get("activation") not in (None, "QuickGELU"):
+        found.append(f"activation {weights['activation']}")
+    return found + deviations(benchmark, manifest)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rfclip.configs_path import BENCHMARKS
+from rfclip.files import write_whole
+from rfclip.protocol import deviations
 from rfclip.published import HEADING, differences, published_miou
 
 COLUMNS = {
@@ -37,13 +39,28 @@ def read_results(work_dir: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is none.
+        ValueError: One is damaged.
     """
     paths = {path.parent.name: path for path in work_dir.glob("*/results.json")}
     if not paths:
         raise FileNotFoundError(f"no <benchmark>/results.json in {work_dir}")
     known = [name for name in BENCHMARKS if name in paths]
-    names = known + sorted(set(paths) - set(known))
-    return {name: json.loads(paths[name].read_text(encoding="utf-8")) for name in names}
+    return {name: read_result(paths[name]) for name in known + sorted(set(paths) - set(known))}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One ``results.json``.
+
+    Raises:
+        ValueError: It is damaged, or of another version; the sentence names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if {"code", "config", "identity"} <= content["manifest"].keys() and "mIoU" in content["metrics"]:
+            return content
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass  # said below, in words for the user
+    raise ValueError(f"{path} is damaged or of another version: run that benchmark again, or remove the file")
 
 
 def table(results: Mapping[str, Mapping[str, Any]], mixed: bool = False) -> list[dict[str, Any]]:
@@ -83,11 +100,15 @@ def protocol(benchmark: str, manifest: Mapping[str, Any]) -> str:
         "profile": manifest["profile"],
         "layers": manifest["layers"],
         "PAMR": "on" if manifest["pamr"] else "off",
-        "weights": f"{weights['model']} {weights['pretrained'] or ''} {weights.get('sha256') or ''}"[:40].strip(),
+        "weights": " ".join(
+            filter(None, [weights["model"], weights["pretrained"], (weights.get("sha256") or "")[:12]])
+        ),
+        "activation": weights.get("activation"),
         "vocabulary": vocabulary,
         "templates": manifest["templates"]["name"],
         "precision": manifest["precision"],
-        "patch_fit": manifest["config"]["model"].get("patch_fit", "crop"),
+        "code": manifest["code"]["sha256"][:12],
+        "settings": "; ".join(deviations(benchmark, manifest)) or None,
     }
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
 
@@ -176,6 +197,6 @@ def write(work_dir: Path, rows: Sequence[Mapping[str, Any]], runs: Mapping[str, 
     outcome = "".join(f"- {name}: {what}\n" for name, what in (runs or {}).items())
     content = {"heading_of_published": HEADING, "rows": list(rows), "runs": dict(runs or {})}
     work_dir.mkdir(parents=True, exist_ok=True)
-    (work_dir / "summary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (work_dir / "summary.csv").write_text(as_csv(rows), encoding="utf-8")
-    (work_dir / "summary.md").write_text("\n".join(filter(None, [as_markdown(rows), outcome])), encoding="utf-8")
+    write_whole(work_dir / "summary.json", json.dumps(content, indent=1) + "\n")
+    write_whole(work_dir / "summary.csv", as_csv(rows))
+    write_whole(work_dir / "summary.md", "\n".join(filter(None, [as_markdown(rows), outcome])))

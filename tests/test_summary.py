@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from rfclip import expected, summary
-from rfclip.configs_path import BENCHMARKS
+from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.expected import verdict
+from rfclip.manifest import config_facts
+from rfclip.protocol import deviations
 from rfclip.published import HEADING, differences, published, published_miou
+from rfclip.run_options import Options, build_config
 from rfclip.summary import MixedProtocolsError, as_csv, as_markdown, as_text, read_results, table, write
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +38,9 @@ def result(benchmark: str, miou: float = 50.0, real: bool = False, **changes: An
         "templates": {"name": "imagenet80"},
         "weights": openai if real else tiny,
         "data": {"images": images},
-        "config": {"model": {}},
+        "config": config_facts(build_config(Options(benchmark_config(benchmark), pamr=bool(changes.get("pamr"))))),
+        "code": {"sha256": "code"},
+        "identity": "id",
         **changes,
     }
     metrics = {"mIoU": miou, "aAcc": 60.123, "mAcc": None}
@@ -58,6 +63,60 @@ def test_only_the_published_protocol_can_be_compared() -> None:
     assert differences("context59", result("context59", data={"images": 5105}, real=True)["manifest"]) == []
     found = differences("voc21", result("voc21", vocabulary={"name": "voc21_clean"})["manifest"])
     assert found == ["3 images instead of 1449", "weights tiny", "vocabulary voc21_clean"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "sentence"),
+    [
+        (
+            "test_dataloader.dataset.pipeline.1.scale",
+            (2048, 448),
+            r"dataset.pipeline.1.scale [2048, 448] instead of [2048, 336]",
+        ),
+        ("model.templates", ["a {}"], "model.templates ['a {}'] instead of imagenet80"),
+        ("model.prob_thd", 0.5, "model.prob_thd 0.5 instead of 0.1"),
+        ("model.test_cfg.mode", "slide", "model.test_cfg.mode slide instead of whole"),
+        ("model.logit_scale", 100.0, "model.logit_scale 100.0 instead of 40.0"),
+        ("model.prior.scope", "window", "model.prior.scope window instead of image"),
+        ("model.patch_fit", "pad", "model.patch_fit pad instead of crop"),
+        ("model.refiner.num_iter", 1, "model.refiner.num_iter 1 instead of 10"),
+        ("test_evaluator.ignore_index", 0, "evaluator.ignore_index 0 instead of 255"),
+    ],
+)
+def test_a_setting_that_is_not_the_published_one_is_named(entry: str, value: Any, sentence: str) -> None:
+    pamr = "refiner" in entry
+    options = Options(benchmark_config("voc21"), pamr=pamr, cfg_options={entry: value})
+    facts = config_facts(build_config(options))
+    changed = result("voc21", 64.8, real=True, profile="release", pamr=pamr, config=json.loads(json.dumps(facts)))
+    assert differences("voc21", changed["manifest"]) == [sentence]
+    assert verdict("voc21", changed) is None
+    with pytest.raises(MixedProtocolsError, match="2 protocols"):
+        table({"voc21": changed, "voc20": result("voc20", real=True, profile="release", pamr=pamr)})
+
+
+def test_settings_of_ones_own_benchmark_deviate_from_nothing() -> None:
+    assert deviations("mine", result("voc21", config={"model": {"prob_thd": 0.7}})["manifest"]) == []
+    assert deviations("voc21", result("voc21")["manifest"]) == []
+
+
+def test_other_weights_code_or_activation_are_another_protocol() -> None:
+    long_name = {"model": "hf-hub:" + "x" * 60, "pretrained": None}
+    pairs = [
+        ({"weights": {**long_name, "sha256": "a"}}, {"weights": {**long_name, "sha256": "b"}}),
+        ({"code": {"sha256": "a"}}, {"code": {"sha256": "b"}}),
+        ({"weights": {**long_name, "activation": "GELU"}}, {"weights": {**long_name, "activation": "QuickGELU"}}),
+    ]
+    for first, second in pairs:
+        with pytest.raises(MixedProtocolsError):
+            table({"voc21": result("voc21", **first), "voc20": result("voc20", **second)})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"manifest": {}, "metrics": {}}', '{"manifest": 1}'])
+def test_damaged_results_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "voc21").mkdir()
+    (tmp_path / "voc21/results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"voc21/results\.json is damaged or of another version: run"):
+        read_results(tmp_path)
 
 
 def test_table_says_what_cannot_be_compared_and_whose_numbers_stand_there() -> None:

@@ -17,7 +17,7 @@ from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.datasets import missing_data
 from rfclip.harness import RESULTS, UserError, is_finished
 from rfclip.run_options import Options, build_config
-from rfclip.summary import as_text, read_results, table, write
+from rfclip.summary import as_text, read_result, table, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = Path("data/sample")
@@ -140,10 +140,12 @@ def main() -> None:
     print("\n" + "\n".join(f"{name}: {what}" for name, what in runs.items()) + "\n")
     ran = [name for name, what in runs.items() if what.startswith("ran")]
     if ran:
-        results = read_results(parsed.work_dir)
-        rows = table({name: results[name] for name in ran}, mixed=True)
-        write(parsed.work_dir, rows, runs)
-        print(as_text(rows), flush=True)
+        try:
+            rows = table({name: read_result(parsed.work_dir / name / RESULTS) for name in ran}, mixed=True)
+            print(as_text(rows), flush=True)
+            write(parsed.work_dir, rows, runs)
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: the table cannot be written: {error}")
     problem = verdict(parsed, runs)
     if problem is not None:
         sys.exit(f"error: {problem}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import _checkout  # noqa: F401
 
 from rfclip.expected import entry
-from rfclip.summary import MixedProtocolsError, as_text, read_results, table, write
+from rfclip.summary import as_text, read_results, table, write
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
             print(json.dumps(entry(results, arguments.as_expected)))
             return
         write(arguments.work_dir, rows)
-    except (OSError, MixedProtocolsError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(as_text(rows))
 

@@ -1,0 +1,55 @@
+"""What a run did otherwise than its benchmark's shipped config says, from the run's manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from rfclip.configs_path import BENCHMARKS, benchmark_config
+from rfclip.manifest import config_facts
+from rfclip.run_options import Options, build_config
+
+# Entries that change no number, or that a manifest tells of by themselves
+_LEFT_OUT = ("model.clip", "model.method", "model.vocabulary", "model.keep_seg_logits", "model.test_cfg.window_batch")
+_ABSENT = "nothing"
+
+
+def deviations(benchmark: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Name the settings of a run that are not those of its benchmark's shipped config.
+
+    Weights, method, vocabulary and whether PAMR ran are left out: a manifest has entries of their own for them.
+
+    Args:
+        benchmark: Name of the benchmark; one of somebody's own deviates from nothing.
+        manifest: The run's manifest (rfclip/manifest.py).
+
+    Returns:
+        Sentences like 'model.prob_thd 0.5 instead of 0.1', by the settings' names.
+    """
+    if benchmark not in BENCHMARKS:
+        return []
+    there, shipped = dict(_leaves(manifest["config"])), _shipped(benchmark, bool(manifest["pamr"]))
+    return [
+        f"{key} {there.get(key, _ABSENT)} instead of {shipped.get(key, _ABSENT)}"
+        for key in sorted(there.keys() | shipped.keys())
+        if there.get(key, _ABSENT) != shipped.get(key, _ABSENT)
+    ]
+
+
+@lru_cache
+def _shipped(benchmark: str, pamr: bool) -> dict[str, Any]:
+    return dict(_leaves(config_facts(build_config(Options(benchmark_config(benchmark), pamr=pamr)))))
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry of nested mappings, and of lists of mappings, by its dotted name."""
+    if any(name == left or name.startswith(f"{left}.") for left in _LEFT_OUT):
+        return
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, Mapping) for entry in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        yield name, list(value) if isinstance(value, tuple) else value
+        return
+    for key, entry in value.items():
+        yield from _leaves(entry, f"{name}.{key}" if name else str(key))
