@@ -219,7 +219,7 @@ def _sentence(picture: Picture, error: Exception, done: int) -> str:
     if isinstance(error, OSError):
         if error.errno in _NAME_ERRORS:
             return f"{picture.path}: its result cannot be written: {error}"
-        raise OSError(f"{picture.path}: its result cannot be written: {error}; {done} are finished") from error
+        raise OSError(f"{picture.path}: its result cannot be written: {error}; results finished: {done}") from error
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
         return f"{picture.path}: not enough memory for a picture of this size; make a smaller copy"
     raise error

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -183,7 +184,7 @@ def test_a_full_disk_stops_and_says_what_is_done(
     assert run("in", "--classes=sky,dog", "--out=out") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: in/b.png: its result cannot be written: ")
-    assert said.endswith("No space left on device; 1 are finished")
+    assert said.endswith("No space left on device; results finished: 1")
 
 
 def test_what_one_picture_suffers_does_not_stop_the_others(
@@ -196,7 +197,7 @@ def test_what_one_picture_suffers_does_not_stop_the_others(
     monkeypatch.setattr(Segmentation, "save", failing_save(name, memory, None, RuntimeError("a mistake")))
     assert run("in", "--classes=sky,dog", "--out=out") == 1
     said = capsys.readouterr()
-    assert "a.png: its result cannot be written: [Errno 36] File name too long" in said.err
+    assert re.search(r"a\.png: its result cannot be written: .*File name too long", said.err)
     assert "b.png: not enough memory for a picture of this size" in said.err
     assert "c_overlay.png" in said.out
     assert said.err.endswith("error: a mistake\n")
