@@ -3,108 +3,27 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
+from mmseg.registry import MODELS
 from torch import Tensor
 
-from rfclip import overlay, pipeline, vit
+from rfclip import methods, pipeline, vit
 from rfclip.clip_loader import load_clip
 from rfclip.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import encode_image
 from rfclip.prior import Prior
+from rfclip.segmentation import Segmentation
 from rfclip.segmentor import AUTOCAST, build_method, build_refiner
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
-from rfclip.vocabulary import Colour, Vocabulary
+from rfclip.vocabulary import Vocabulary
 
 Names = str | Path | Sequence[str | Sequence[str]] | Vocabulary
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """The result for one picture.
-
-    Attributes:
-        labels: (H, W) int64, index into `names`.
-        probs: (C, H, W) float32, probability of each class, that of its best name; None if they were not kept.
-        names: C names, the first alias of each class.
-        colours: C colours (r, g, b), 0..255.
-        image: (H, W, 3) uint8 RGB, the picture itself.
-    """
-
-    labels: np.ndarray
-    probs: np.ndarray | None
-    names: tuple[str, ...]
-    colours: tuple[Colour, ...]
-    image: np.ndarray
-
-    def shares(self) -> dict[str, float]:
-        """Share of the area (0..1) of each class, in the order of `names`; classes that show the same name add up."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
-        shares = dict.fromkeys(self.names, 0.0)
-        for name, count in zip(self.names, counts, strict=True):
-            shares[name] += float(count)
-        return shares
-
-    def overlay(self, opacity: float = 0.55, legend: bool = False) -> Image.Image:
-        """The picture with the labels painted over it, and a legend below it if asked for."""
-        painted = Image.fromarray(overlay.paint(self.image, self.labels, self.colours, opacity))
-        if not legend:
-            return painted
-        colours = dict(zip(self.names, self.colours, strict=True))
-        ranked = sorted(self.shares().items(), key=lambda entry: -entry[1])
-        return overlay.with_legend(painted, [(name, colours[name], share) for name, share in ranked if share > 0])
-
-    def label_image(self) -> Image.Image:
-        """The labels as a palette image; as 16-bit grey if there are more than 256 classes."""
-        if len(self.names) > 256:
-            return Image.fromarray(self.labels.astype(np.uint16))
-        image = Image.fromarray(self.labels.astype(np.uint8))
-        image.putpalette([value for colour in self.colours for value in colour])
-        return image
-
-    def save(
-        self, folder: str | Path, stem: str = "image", probs: bool = False, facts: Mapping[str, Any] | None = None
-    ) -> list[Path]:
-        """Write STEM_labels.png, STEM_overlay.png and STEM.json (names, colours, area shares) into a folder.
-
-        Args:
-            folder: Is made if it is not there.
-            stem: How the files' names begin.
-            probs: Also write STEM_probs.npz, the array `probs` (C, H, W) as float16.
-            facts: Further entries of the JSON.
-
-        Returns:
-            The paths that were written.
-
-        Raises:
-            ValueError: Probabilities are asked for that were not kept.
-        """
-        if probs and self.probs is None:
-            raise ValueError("the probabilities were not kept: build the OpenVocabSegmenter with keep_probs=True")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
-        self.label_image().save(paths[0])
-        self.overlay(legend=True).save(paths[1])
-        if probs:
-            paths.append(folder / f"{stem}_probs.npz")
-            np.savez_compressed(paths[-1], probs=np.asarray(self.probs, np.float16))
-        content = {
-            "size": list(self.labels.shape),
-            "names": self.names,
-            "colours": self.colours,
-            "shares": self.shares(),
-            **(facts or {}),
-        }
-        paths[2].write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return paths
 
 
 class OpenVocabSegmenter:
@@ -112,7 +31,7 @@ class OpenVocabSegmenter:
 
     Args:
         model: as `clip.model` of RFCLIP: an open_clip name, a JSON, 'auto', or 'tiny' (ships with the package).
-        pretrained: as `clip.pretrained`: a tag or a file; not used for 'tiny'.
+        pretrained: as `clip.pretrained`: a tag or a file; 'tiny' brings its own weights and refuses others.
         device: a torch device; None: CUDA if there is one, else the CPU.
         method: dense method, by default dict(type='RefocusCLIP').
         templates: prompt templates, shipped name or list.
@@ -156,6 +75,7 @@ class OpenVocabSegmenter:
     ) -> None:
         if isinstance(short_side, bool) or not isinstance(short_side, int) or short_side < 1:
             raise ValueError(f"short_side is a number of pixels, at least 1, got {short_side!r}")
+        chosen = _known_method({"type": "RefocusCLIP"} if method is None else method)
         self.settings = pipeline.Settings(
             windows=pipeline.Windows(**(test_cfg if test_cfg is not None else {"mode": "slide"})),
             prior=Prior(**prior) if prior is not None else None,
@@ -172,13 +92,13 @@ class OpenVocabSegmenter:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.loaded = load_clip(
             model,
-            None if model == "tiny" else pretrained,
+            None if model == "tiny" and pretrained == "openai" else pretrained,  # the default asks for nothing
             precision=precision,
             quick_gelu=quick_gelu,
             origin=origin,
         )
         self.loaded.model.to(self.device)
-        self.method = build_method(method or {"type": "RefocusCLIP"}, self.loaded)
+        self.method = build_method(chosen, self.loaded)
         self._last: tuple[Vocabulary, pipeline.Queries] | None = None
 
     @overload
@@ -210,7 +130,7 @@ class OpenVocabSegmenter:
         """Return another segmenter of the same loaded model, with another method and background; both can be used."""
         other = copy.copy(self)
         other.settings = replace(self.settings, prob_thd=prob_thd, background_index=background_index)
-        other.method = build_method(method, self.loaded)
+        other.method = build_method(_known_method(method), self.loaded)
         other._last = None
         return other
 
@@ -241,6 +161,8 @@ class OpenVocabSegmenter:
     @torch.no_grad()
     def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
         image = read_image(source)
+        if image is source:
+            image = image.copy()  # the caller may fill the array anew
         inputs = self.preprocess(image)
         patch = vit.patch_size(self.loaded.model.visual)
         maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch, self._encode_image)
@@ -260,3 +182,12 @@ class OpenVocabSegmenter:
         text = text_embeddings(self.loaded, vocabulary.queries, self.templates).to(self.device)
         self._last = (vocabulary, pipeline.Queries.of(text, vocabulary, self.settings))
         return self._last
+
+
+def _known_method(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a dense method's settings as given; ValueError names the types that there are."""
+    kind = settings.get("type") if isinstance(settings, Mapping) else None
+    if not isinstance(kind, type) and MODELS.get(str(kind)) is None:
+        known = [name for name in methods.__all__ if name not in ("DenseOutput", "Recorder")]
+        raise ValueError(f"method is a dict whose type is one of {', '.join(known)}, got {settings!r}")
+    return settings

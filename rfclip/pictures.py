@@ -1,24 +1,27 @@
-"""Pictures on disk: finding them, naming their results, and reading videos frame by frame."""
+"""Pictures on disk: finding them in files and folders, and reading them, videos frame by frame."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image
 
-from rfclip.images import frame_count, read_image
+from rfclip import videos
+from rfclip.images import frame_count, read_with_notes
+from rfclip.result_names import ResultNames, is_result, resolved
 
 IMAGES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
 IMAGES |= {".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
-ENDINGS = ("_labels.png", "_overlay.png", ".json", "_probs.npz")  # of the files that a result consists of
+# kinds of files that nobody expects to be segmented, so that leaving them out needs no word
+UNRELATED = {"", ".csv", ".db", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".md", ".npy", ".npz"}
+UNRELATED |= {".pdf", ".pkl", ".pt", ".pth", ".py", ".rst", ".safetensors", ".sh", ".tsv", ".txt", ".xml", ".yaml"}
+UNRELATED |= {".yml", ".zip"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Picture:
     @property
     def is_video(self) -> bool:
         """Whether it is read frame by frame; by the ending of its name."""
-        return self.path.suffix.lower() in VIDEOS
+        return _is_video(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,137 +57,134 @@ class Frame:
     note: str | None = None
 
 
-def find_pictures(sources: Sequence[str | Path], out: str | Path) -> tuple[list[Picture], list[str]]:
-    """List the pictures of files and folders; none twice, and no two results of one name.
+class Found(NamedTuple):
+    """What a search gave.
+
+    Attributes:
+        pictures: None twice, and no two results of one name.
+        problems: A sentence for each source that is no file and no folder with pictures.
+        notes: A sentence for each folder in which something was left out.
+    """
+
+    pictures: list[Picture]
+    problems: list[str]
+    notes: list[str]
+
+
+def find_pictures(sources: Sequence[str | Path], out: str | Path) -> Found:
+    """List the pictures of files and folders.
 
     Folders are searched with all folders in them, in alphabetical order, for the endings of images and videos; hidden
-    files and the output folder are left out. Pictures that would share a result name get their endings added
-    ("photo_png" and "photo_jpg"); so does one whose result would overwrite a picture, or the result of another one.
-    Where that does not help, a number follows.
+    files, earlier results and, if it lies in the folder, the output folder are left out; links to folders are not
+    followed. Pictures that would share a result name get their endings added ("photo_png" and "photo_jpg"); so does
+    one whose result would overwrite a picture, or the result of another one. Where that does not help, a number
+    follows.
 
     Args:
         sources: Files and folders.
         out: Where results go.
 
-    Returns:
-        The pictures, and a sentence for each source that is no file and no folder with pictures.
-
     Raises:
         ValueError: A folder of pictures is the output folder.
     """
     found: dict[Path, tuple[Path, str]] = {}  # resolved path: path as given, wanted name
-    problems = []
+    problems: list[str] = []
+    notes: list[str] = []
     for source in map(Path, sources):
-        wanted = _in_folder(source, Path(out)) if source.is_dir() else [(source, source.stem)]
-        if not wanted:
-            problems.append(f"{source}: no picture in this folder")
-        elif not source.exists():
-            problems.append(f"{source}: no such file or folder")
-        else:
-            for path, name in wanted:
-                found.setdefault(path.resolve(), (path, name))
-    names = _Names(Path(out), inputs=set(found))
+        try:
+            wanted = _in_folder(source, Path(out), problems, notes) if source.is_dir() else _alone(source)
+        except OSError as error:
+            wanted = []
+            problems.append(_sentence(error))
+        for path, name in wanted:
+            found.setdefault(resolved(path), (path, name))
+    names = ResultNames(Path(out), inputs=set(found))
     counts = Counter(wanted.casefold() for _, wanted in found.values())
-    return [names.name(path, wanted, counts[wanted.casefold()] > 1) for path, wanted in found.values()], problems
+    pictures = [
+        Picture(path, names.name(path, wanted, counts[wanted.casefold()] > 1, _is_video(path)))
+        for path, wanted in found.values()
+    ]
+    return Found(pictures, problems, notes)
 
 
 def count_frames(picture: Picture, every: int = 1) -> int:
     """How many frames :func:`read_frames` will give; of a video, as many as its header announces."""
-    if not picture.is_video:
-        return 1
-    video = cv2.VideoCapture(str(picture.path))
-    frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-    video.release()
-    return max(1, -(-frames // every))
+    return max(1, -(-videos.count_frames(picture.path) // every)) if picture.is_video else 1
 
 
 def read_frames(picture: Picture, every: int = 1) -> Iterator[Frame]:
     """Read an image, or each ``every``-th frame of a video.
 
     Raises:
-        FileNotFoundError, ValueError: It is not there, or cannot be read.
+        FileNotFoundError, ValueError: It is not there, or cannot be read; of a video perhaps only after some frames.
     """
-    if not picture.is_video:
-        image = read_image(picture.path)
-        yield Frame(picture.name, image, _note(picture.path))
+    if picture.is_video:
+        for number, image in videos.read_frames(picture.path, every):
+            yield Frame(f"{picture.name}/frame_{number:06d}", image)
         return
-    video = cv2.VideoCapture(str(picture.path))
-    try:
-        number = 0
-        while video.grab():
-            if number % every == 0:
-                intact, image = video.retrieve()
-                if intact:
-                    name = f"{picture.name}/frame_{number:06d}"
-                    yield Frame(name, np.ascontiguousarray(image[..., ::-1]))
-            number += 1
-    finally:
-        video.release()
-    if number == 0:
-        raise ValueError(f"{str(picture.path)!r} cannot be read as a video")
+    image, clauses = read_with_notes(picture.path)
+    clauses = [*_held(picture.path), *clauses]
+    yield Frame(picture.name, image, f"{picture.path} {', and '.join(clauses)}" if clauses else None)
 
 
-class _Names:
-    """Gives each picture a result name that no other has."""
-
-    def __init__(self, out: Path, inputs: set[Path]) -> None:
-        self.out = out
-        self.inputs = inputs
-        self.images: set[str] = set()
-        self.videos: set[str] = set()
-
-    def name(self, path: Path, wanted: str, shared: bool) -> Picture:
-        """Take the first name that is free; `shared`: another picture wants the same."""
-        longer = wanted + path.suffix.lower().replace(".", "_")
-        candidates = chain([] if shared else [wanted], [longer], (f"{longer}-{n}" for n in count(2)))
-        picture = next(one for one in (Picture(path, name) for name in candidates) if not self._taken(one))
-        (self.videos if picture.is_video else self.images).add(picture.name.casefold())
-        return picture
-
-    def _taken(self, picture: Picture) -> bool:
-        key = picture.name.casefold()  # some file systems take no notice of case
-        if key in self.images or key in self.videos:
-            return True
-        if picture.is_video:
-            return any(name.startswith(f"{key}/") for name in self.images)
-        if any(key.startswith(f"{name}/") for name in self.videos):
-            return True
-        files = [Path(f"{self.out / picture.name}{ending}") for ending in ENDINGS]
-        return any(file.resolve() in self.inputs for file in files) or _of_another(files[2], picture.path)
+def _alone(path: Path) -> list[tuple[Path, str]]:
+    """A file as given, with its wanted name."""
+    path.stat()  # says why if it is not there
+    return [(path, path.stem if path.stem.strip(".") else path.name)]
 
 
-def _in_folder(folder: Path, out: Path) -> list[tuple[Path, str]]:
+def _in_folder(folder: Path, out: Path, problems: list[str], notes: list[str]) -> list[tuple[Path, str]]:
     """The pictures below a folder, with their paths in it, less the ending, as wanted names."""
-    if folder.resolve() == out.resolve():
+    if resolved(folder) == resolved(out):
         raise ValueError(
             f"{out} is the folder of the pictures: the results would be taken for pictures the next time; "
             "give another --out"
         )
-    found = []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if hidden or path.suffix.lower() not in IMAGES | VIDEOS or path.is_dir():
-            continue
-        if out.resolve() not in path.resolve().parents:
-            found.append((path, inside.with_suffix("").as_posix()))
-    return found
+    files, links = _files(folder, resolved(out), problems)
+    pictures = [path for path in files if path.suffix.lower() in IMAGES | VIDEOS]
+    others = Counter(path.suffix.lower() for path in files)
+    for known in IMAGES | VIDEOS | UNRELATED:
+        del others[known]
+    found = [path for path in pictures if not is_result(path)]
+    kinds = ", ".join(sorted(others))
+    counts = {
+        (f"file of a kind that is not read ({kinds})", f"files of kinds that are not read ({kinds})"): others.total(),
+        ("link to a folder", "links to folders"): links,
+        ("result of an earlier run", "results of an earlier run"): len(pictures) - len(found),
+    }
+    left_out = ", ".join(f"{count} {one if count == 1 else more}" for (one, more), count in counts.items() if count)
+    if left_out:
+        notes.append(f"{folder}: left out {left_out}")
+    if not found:
+        problems.append(f"{folder}: no picture in this folder")
+    return [(path, path.relative_to(folder).with_suffix("").as_posix()) for path in found]
 
 
-def _of_another(facts: Path, path: Path) -> bool:
-    """Whether a result's JSON is there that belongs to another picture."""
-    try:
-        return json.loads(facts.read_text(encoding="utf-8"))["image"] != str(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
+def _files(folder: Path, out: Path, problems: list[str]) -> tuple[list[Path], int]:
+    """All files below a folder but for hidden ones and the output folder, sorted; and the number of links to folders.
+
+    A folder that cannot be opened is a problem.
+    """
+    files, links = [], 0
+    for place, folders, names in os.walk(folder, onerror=lambda error: problems.append(_sentence(error))):
+        folders[:] = [name for name in folders if not name.startswith(".") and resolved(Path(place, name)) != out]
+        links += sum(Path(place, name).is_symlink() for name in folders)
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files), links
 
 
-def _note(path: Path) -> str | None:
-    """A sentence about an image file that holds several images."""
+def _sentence(error: OSError) -> str:
+    return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS
+
+
+def _held(path: Path) -> list[str]:
+    """A clause about an image file that holds several images."""
     try:
         frames = frame_count(path)
-    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError):  # only its later frames are bad
-        return None
-    return f"{path} holds {frames} images; the first one was taken" if frames > 1 else None
+    except ValueError:  # only its later frames are bad
+        return []
+    return [f"holds {frames} images; the first one was taken"] if frames > 1 else []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import errno
+import io
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,12 +19,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from rfclip.api import OpenVocabSegmenter, Segmentation
+from rfclip.fonts import printable
 from rfclip.manifest import without_paths
+from rfclip.overlay import OPACITY
 from rfclip.pictures import Frame, Picture, count_frames, read_frames
+from rfclip.result_names import source_of
 from rfclip.version import __version__
 from rfclip.vocabulary import Vocabulary
 
 Say = Callable[[str], object]
+TABLE = "summary.csv"
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # what torch says in a plain RuntimeError: CPU, MPS
+# errors that come of the name of one result, so that the next picture may do better
+_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,21 @@ class Outcome:
     problems: tuple[str, ...]
 
 
+def prepare_folder(out: str | Path) -> None:
+    """Make the folder of the results, and see that something can be written there.
+
+    Raises:
+        OSError: It cannot; the sentence names the folder.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        reason = "a file stands there" if error.errno == errno.EEXIST else str(error.strerror or error).lower()
+        raise OSError(f"no results can be written to {out}: {reason}; give another --out") from error
+
+
 def segment_files(
     segmenter: OpenVocabSegmenter,
     vocabulary: Vocabulary,
@@ -44,11 +70,14 @@ def segment_files(
     *,
     probs: bool = False,
     every: int = 1,
+    opacity: float = OPACITY,
     settings: dict[str, Any] | None = None,
     say: Say = tqdm.write,
     warn: Say = tqdm.write,
 ) -> Outcome:
     """Segment images and videos, and write NAME_labels.png, NAME_overlay.png and NAME.json for each image or frame.
+
+    Of more than one, summary.csv lists the share of each class in each of them; it is written anew by each run.
 
     Args:
         segmenter: The model.
@@ -57,25 +86,33 @@ def segment_files(
         out: Folder of the results.
         probs: Also write NAME_probs.npz; the segmenter must keep them.
         every: Of a video, each so-many-th frame.
+        opacity: Share of the labels' colours in the overlays, 0..1.
         settings: Further entries of the JSON's `settings`.
         say: Takes a line per result.
         warn: Takes a line per problem.
 
     Raises:
-        OSError: A result cannot be written; what is finished stays.
+        OSError: Results cannot be written, because the disk is full, say; what is finished stays.
     """
     done, problems = 0, []
-    writer = _Writer(segmenter, vocabulary, Path(out), probs, settings or {})
-    with tqdm(total=sum(count_frames(one, every) for one in pictures), unit="image", disable=None) as bar:
-        for picture in pictures:
+    prepare_folder(out)
+    expected = [count_frames(one, every) for one in pictures]
+    writer = _Writer(segmenter, vocabulary, Path(out), probs, opacity, settings or {})
+    with _table(Path(out), sum(expected) > 1) as table, tqdm(total=sum(expected), unit="image", disable=None) as bar:
+        for picture, frames in zip(pictures, expected, strict=True):
+            end = bar.n + frames
             try:
                 for frame, seconds in _timed(picture, every):
-                    say(writer.write(picture, frame, seconds))
+                    lines, rows = writer.write(picture, frame, seconds)
+                    csv.writer(table).writerows(rows)
                     done += 1
                     bar.update()
-            except (_UnreadableError, MemoryError, torch.OutOfMemoryError) as error:
-                problems.append(_sentence(picture, error))
-                warn(problems[-1])
+                    for line in lines:
+                        say(printable(line))
+            except (_UnreadableError, MemoryError, RuntimeError, OSError) as error:
+                problems.append(_sentence(picture, error, done))
+                warn(printable(problems[-1]))
+            bar.update(max(0, end - bar.n))  # also for what could not be read
     return Outcome(done, tuple(problems))
 
 
@@ -92,16 +129,18 @@ class _Writer:
         vocabulary: Vocabulary,
         out: Path,
         probs: bool,
+        opacity: float,
         settings: dict[str, Any],
     ) -> None:
         started = time.perf_counter()
         segmenter.prepare(vocabulary)
         self.words_seconds = time.perf_counter() - started
-        self.segmenter, self.vocabulary, self.out, self.probs = segmenter, vocabulary, out, probs
+        self.segmenter, self.vocabulary, self.out = segmenter, vocabulary, out
+        self.probs, self.opacity = probs, opacity
         self.settings = {**describe(segmenter), "words": vocabulary.names, **settings}
 
-    def write(self, picture: Picture, frame: Frame, read_seconds: float) -> str:
-        """Returns the line that reports the result."""
+    def write(self, picture: Picture, frame: Frame, read_seconds: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Returns the lines that report the result, and the rows of the table: picture, result, class, share."""
         started = time.perf_counter()
         result = self.segmenter(frame.image, self.vocabulary)
         seconds = {
@@ -110,9 +149,16 @@ class _Writer:
             "segment": round(time.perf_counter() - started, 4),
         }
         target = self.out / frame.name
-        facts = {"image": str(picture.path), "note": frame.note, "seconds": seconds, "settings": self.settings}
-        result.save(target.parent, target.name, self.probs, facts)
-        return "\n".join(filter(None, [f"{target}_overlay.png: {summary(result)}", frame.note]))
+        facts = {
+            "image": str(picture.path),
+            "source": source_of(picture.path, target.parent),
+            "note": frame.note,
+            "seconds": seconds,
+            "settings": self.settings,
+        }
+        result.save(target.parent, target.name, self.probs, facts, self.opacity)
+        lines = [f"{target}_overlay.png: {summary(result)}", *filter(None, [frame.note])]
+        return lines, [(picture.path, frame.name, *entry) for entry in result.shares().items()]
 
 
 def describe(segmenter: OpenVocabSegmenter) -> dict[str, Any]:
@@ -157,7 +203,23 @@ def _timed(picture: Picture, every: int) -> Any:
         yield frame, time.perf_counter() - started
 
 
-def _sentence(picture: Picture, error: BaseException) -> str:
+def _table(out: Path, wanted: bool) -> Any:
+    """An open file for the table, with its head."""
+    if not wanted:
+        return io.StringIO()
+    file = (out / TABLE).open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    csv.writer(file).writerow(["file", "result", "class", "share"])
+    return file
+
+
+def _sentence(picture: Picture, error: Exception, done: int) -> str:
+    """What to say of an error that concerns this picture alone; any other is raised."""
     if isinstance(error, _UnreadableError):
         return str(error)
-    return f"{picture.path}: not enough memory for a picture of this size; make a smaller copy"
+    if isinstance(error, OSError):
+        if error.errno in _NAME_ERRORS:
+            return f"{picture.path}: its result cannot be written: {error}"
+        raise OSError(f"{picture.path}: its result cannot be written: {error}; results finished: {done}") from error
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        return f"{picture.path}: not enough memory for a picture of this size; make a smaller copy"
+    raise error

@@ -75,6 +75,8 @@ def load_vocabulary(spec: str | Path | Sequence[str | Sequence[str]]) -> Vocabul
     """
     source, rows = _read_rows(spec)
     names = _checked_rows(source, rows)
+    if source.lower().endswith(".txt"):
+        _warn_about_bars(source, names)
     _warn_about_repeats(source, names)
     about = _benchmark(spec)
     if about is None:
@@ -198,6 +200,18 @@ def _warn_about_repeats(source: str, names: tuple[tuple[str, ...], ...]) -> None
                 "current",
                 logging.WARNING,
             )
+
+
+def _warn_about_bars(source: str, names: tuple[tuple[str, ...], ...]) -> None:
+    """Log names with a bar, which parts aliases on command lines, and is a character like others in a .txt file."""
+    barred = [name for row in names for name in row if "|" in name]
+    if barred:
+        print_log(
+            f"Vocabulary '{source}': {shown(barred[0])} is one name. In .txt files commas part the names of a class, "
+            "| does not.",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _benchmark(spec: Any) -> Mapping[str, Any] | None:

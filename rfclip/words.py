@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
-from rfclip.vocabulary import Vocabulary, distinct_colours, load_vocabulary, shipped_vocabularies
+from rfclip.vocabulary import Vocabulary, distinct_colours, load_vocabulary, shipped_vocabularies, shown
 
 BACKGROUND = "background"
+_MORE = re.compile(r";|[\r\n]|\S\.[a-z]{2,5}$", re.IGNORECASE)  # other ways of parting words, endings of files
 _PIECES = re.compile(r"\\[\\,|]|[,|]|[^\\,|]+|\\", re.DOTALL)
 
 
@@ -55,10 +57,22 @@ def read_classes(text: str) -> Vocabulary:
         ValueError: It cannot be read; the sentence says where.
         FileNotFoundError: It looks like a file, and there is none.
     """
-    is_file = text.lower().endswith((".json", ".txt")) and (not set(text) & set(",|") or _exists(text))
-    if is_file or text in shipped_vocabularies():
+    if _is_file(text) or text in shipped_vocabularies():
         return load_vocabulary(text)
     return load_vocabulary(parse_classes(text))
+
+
+def hint(text: str, vocabulary: Vocabulary) -> str | None:
+    """A sentence for a ``--classes`` that gave one class and looks as if more were meant: a file, "a; b", "voc22"."""
+    shipped = shipped_vocabularies()
+    looks_like_more = _MORE.search(text) or get_close_matches(text.lower(), shipped, cutoff=0.75) or _exists(text)
+    if len(vocabulary.classes) > 1 or text in shipped or _is_file(text) or not looks_like_more:
+        return None
+    names = ", ".join(name for name in shipped if not name.endswith("_clean"))
+    return (
+        f"--classes {shown(text)} is one class only: commas part classes; shipped vocabularies are {names} (and these "
+        "with _clean behind); files of your own end in .json or .txt"
+    )
 
 
 def with_background(vocabulary: Vocabulary, choice: str) -> Vocabulary:
@@ -97,6 +111,11 @@ def with_background(vocabulary: Vocabulary, choice: str) -> Vocabulary:
 def _key(name: str) -> str:
     """What the tokenizer makes equal: case and the width of white space."""
     return " ".join(name.lower().split())
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a vocabulary file."""
+    return text.lower().endswith((".json", ".txt")) and (not set(text) & set(",|") or _exists(text))
 
 
 def _exists(text: str) -> bool:

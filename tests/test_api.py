@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rfclip import OpenVocabSegmenter
+from rfclip import OpenVocabSegmenter, Segmentation
 from rfclip.vocabulary import load_vocabulary
 
 SETTINGS: dict[str, Any] = {
@@ -107,6 +107,74 @@ def test_save_takes_probabilities_and_facts(segmenter: OpenVocabSegmenter, tmp_p
     with np.load(paths[-1]) as kept:
         np.testing.assert_allclose(kept["probs"], out.probs, atol=1e-3)
     assert json.loads((tmp_path / "x.json").read_text())["mood"] == "good"
+
+
+def test_saving_without_probabilities_removes_those_of_before(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    segmenter(picture(), WORDS).save(tmp_path, probs=True)
+    segmenter(picture(), WORDS).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("image*")) == [
+        "image.json",
+        "image_labels.png",
+        "image_overlay.png",
+    ]
+
+
+def test_the_json_is_there_whole_or_not_at_all(
+    segmenter: OpenVocabSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = segmenter(picture(), WORDS)
+    out.save(tmp_path, facts={"image": "bad\udcff.png"})  # a file name that is not UTF-8
+    assert json.loads((tmp_path / "image.json").read_text(encoding="utf-8"))["image"] == "bad\udcff.png"
+    before = (tmp_path / "image.json").read_bytes()
+
+    def fill(path: Path, content: bytes) -> None:
+        path.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OSError, match="No space left"):
+        out.save(tmp_path, facts={"image": "other.png"})
+    assert (tmp_path / "image.json").read_bytes() == before
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_arguments_that_cannot_be_used_are_one_sentence(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    out = segmenter(picture(), WORDS)
+    for stem in ("", "a/b", str(tmp_path)):
+        with pytest.raises(ValueError, match="stem is how the names of the files begin"):
+            out.save(tmp_path, stem)
+    with pytest.raises(ValueError, match=r"opacity is a share, 0..1, got 'x'"):
+        out.overlay("x")  # type: ignore[arg-type]
+    for method in ({"type": "Nonsense"}, {"type": None}, {}, "SCLIP"):
+        with pytest.raises(ValueError, match=r"one of NACLIP, SCLIP,.* got"):
+            segmenter.changed(method, 0.0, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Nonsense"):
+        OpenVocabSegmenter("tiny", method={"type": "Nonsense"})
+
+
+def test_the_tiny_clip_refuses_other_weights() -> None:
+    with pytest.raises(ValueError, match=r"brings its own weights.*mine\.pt"):
+        OpenVocabSegmenter("tiny", "mine.pt", "cpu")
+
+
+def test_filling_the_array_anew_does_not_change_a_result(segmenter: OpenVocabSegmenter) -> None:
+    buffer = picture()
+    out = segmenter(buffer, WORDS)
+    before = np.array(out.overlay())
+    buffer[:] = 0
+    np.testing.assert_array_equal(np.array(out.overlay()), before)
+
+
+def test_classes_of_one_name_have_an_entry_and_a_colour_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.array([[0, 1, 1, 3]])
+    names, colours = ("dog", "dog", "cat", "犬"), ((255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 9, 9))
+    shown: list[Any] = []
+    monkeypatch.setattr("rfclip.segmentation.with_legend", lambda painted, entries: shown.extend(entries) or painted)
+    out = Segmentation(labels, None, names, colours, np.zeros((1, 4, 3), np.uint8))
+    out.overlay(legend=True)
+    assert [entry[1:] for entry in shown] == [((0, 255, 0), 0.5), ((255, 0, 0), 0.25), ((9, 9, 9), 0.25)]
+    assert [entry[0] for entry in shown[:2]] == ["dog", "dog"]
+    assert out.shares() == {"dog": 0.75, "cat": 0.0, "犬": 0.25}
 
 
 def test_a_prepared_vocabulary_is_not_embedded_again(

@@ -7,7 +7,7 @@ import pytest
 from mmcv import imrescale
 from PIL import Image
 
-from rfclip.images import frame_count, read_image, resize_short_side
+from rfclip.images import DAMAGE, frame_count, read_image, read_with_notes, resize_short_side
 
 
 def gradient(height: int = 6, width: int = 9) -> np.ndarray:
@@ -39,6 +39,57 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 def test_sixteen_bits_become_eight() -> None:
     values = np.array([[0, 65535, 32768]], np.uint16)
     np.testing.assert_array_equal(read_image(Image.fromarray(values))[..., 0], [[0, 255, 128]])
+
+
+def of(*values: float, kind: type = np.uint16) -> Image.Image:
+    return Image.fromarray(np.array([values], kind))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected", "note"),
+    [
+        (of(0, 65535), [0, 255], None),
+        (of(0, 4096), [0, 16], None),
+        (of(0, 4095), [0, 255], "white was taken to be 4095"),
+        (of(0, 200), [0, 200], "white was taken to be 255"),
+        (of(0, 0), [0, 0], None),
+        (of(0, 0.5, kind=np.float32), [0, 128], "white was taken to be 1"),
+        (of(0, 200, kind=np.float32), [0, 200], "white was taken to be 255"),
+        (of(0, 70000, kind=np.int32), [0, 255], "outside 0..65535"),
+        (of(-9, 65535, kind=np.int32), [0, 255], "outside 0..65535"),
+        (of(0, np.nan, np.inf, -np.inf, 1, kind=np.float32), [0, 0, 0, 0, 255], "no finite numbers"),
+    ],
+)
+def test_deep_grey_is_scaled_and_a_guess_is_said(image: Image.Image, expected: list[int], note: str | None) -> None:
+    pixels, notes = read_with_notes(image)
+    assert pixels[0, :, 0].tolist() == expected
+    assert (note or "") in "; ".join(notes)
+    assert bool(notes) == bool(note)
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_whatever_a_decoder_raises_becomes_a_sentence(
+    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        raise kind("broken")
+
+    Image.fromarray(gradient()).save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", decode)
+    with pytest.raises(ValueError, match=r"a\.png' cannot be read as an image: broken"):
+        read_image(tmp_path / "a.png")
+
+
+def test_damage_behind_the_first_frame(tmp_path: Path) -> None:
+    """Its pixels are there; counting the frames meets the damage."""
+    frames = [Image.fromarray(gradient() + number).convert("P") for number in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "a.gif").read_bytes()
+    second = content.index(b"\x21\xf9", content.index(b"\x21\xf9") + 1)  # its graphic control extension
+    (tmp_path / "a.gif").write_bytes(content[: second + 2] + b"\x04")
+    assert read_image(tmp_path / "a.gif").shape == (6, 9, 3)
+    with pytest.raises(ValueError, match=r"a\.gif' cannot be read as an image"):
+        frame_count(tmp_path / "a.gif")
 
 
 def test_transparent_becomes_white() -> None:

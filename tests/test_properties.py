@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from rfclip import pipeline, windows
 from rfclip.areas import ImageAreas
 from rfclip.clip_loader import load_clip
-from rfclip.images import read_image, resize_short_side
+from rfclip.images import frame_count, read_image, resize_short_side
 from rfclip.labels import label
 from rfclip.methods.base import DenseOutput
 from rfclip.text import load_templates
@@ -209,10 +209,12 @@ def test_resizing_keeps_the_bounds(height: int, width: int, short_side: int) -> 
 # Damaged files
 
 
-def encoded(kind: str, mode: str) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
+def encoded(kind: str, mode: str, frames: int = 1) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (frames, 9, 13, 3), np.uint8)
+    first, *others = [Image.fromarray(frame).convert(mode) for frame in pixels]
+    more = {"save_all": True, "append_images": others} if others else {}
     file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind)
+    first.save(file, kind, **more)
     return file.getvalue()
 
 
@@ -220,7 +222,9 @@ PICTURES = [
     *(encoded(kind, "RGB") for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")),
     encoded("GIF", "P"),
     encoded("PNG", "RGBA"),
+    *(encoded("AVIF", "RGB") for _ in range(features.check("avif"))),
 ]
+ANIMATED = [encoded(kind, "P", frames=2) for kind in ("GIF", "PNG", "TIFF")]
 
 
 @st.composite
@@ -246,6 +250,19 @@ def test_a_damaged_picture_is_pixels_or_a_sentence(tmp_path: Path, content: byte
         assert image.ndim == 3
         assert image.shape[2] == 3
         assert image.dtype == np.uint8
+
+
+@settings(many, max_examples=100)
+@given(damaged(ANIMATED))
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_animation_is_counted_or_a_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(content)
+    for read in (frame_count, read_image):
+        try:
+            read(path)
+        except ValueError as error:
+            assert "picture" in str(error)
 
 
 @pytest.fixture

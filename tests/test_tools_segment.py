@@ -1,8 +1,12 @@
 """tools/segment.py and what it calls, on small pictures and a small random CLIP."""
 
+import csv
+import errno
 import importlib
+import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -14,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
+from rfclip import Segmentation
 from rfclip.run_options import method_block
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -144,11 +150,137 @@ def test_mistakes_are_one_sentence(
     assert "Traceback" not in error
 
 
-def test_a_result_that_cannot_be_written_stops_with_a_sentence(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_takes_no_results_is_noticed_before_the_model_is_loaded(
+    run: Any, tool: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture(Path("a.png"))
     Path("out").write_text("a file stands here")
-    assert run("a.png", "--classes=sky,dog", "--out=out") == 1
-    assert "out" in capsys.readouterr().err
+    monkeypatch.setattr(tool, "OpenVocabSegmenter", None)
+    for out in ("out", "out/deeper"):
+        assert run("a.png", "--classes=sky,dog", f"--out={out}") == 1
+        assert f"no results can be written to {out}: " in capsys.readouterr().err
+
+
+def failing_save(*failures: OSError | RuntimeError | None) -> Any:
+    """A Segmentation.save that raises these one after the other, and works where there is None."""
+    left, save = list(failures), Segmentation.save
+
+    def call(self: Segmentation, *arguments: Any) -> list[Path]:
+        failure = left.pop(0)
+        if failure is not None:
+            raise failure
+        return save(self, *arguments)
+
+    return call
+
+
+def test_a_full_disk_stops_and_says_what_is_done(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        picture(Path(f"in/{name}.png"))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Segmentation, "save", failing_save(None, full))
+    assert run("in", "--classes=sky,dog", "--out=out") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: in/b.png: its result cannot be written: ")
+    assert said.endswith("No space left on device; results finished: 1")
+
+
+def test_what_one_picture_suffers_does_not_stop_the_others(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        picture(Path(f"in/{name}.png"))
+    name = OSError(errno.ENAMETOOLONG, "File name too long")
+    memory = RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried")
+    monkeypatch.setattr(Segmentation, "save", failing_save(name, memory, None, RuntimeError("a mistake")))
+    assert run("in", "--classes=sky,dog", "--out=out") == 1
+    said = capsys.readouterr()
+    assert re.search(r"a\.png: its result cannot be written: .*File name too long", said.err)
+    assert "b.png: not enough memory for a picture of this size" in said.err
+    assert "c_overlay.png" in said.out
+    assert said.err.endswith("error: a mistake\n")
+
+
+def test_names_that_terminals_and_file_systems_dislike(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (b"bad\xff.png", b"new\nline\x1b[31m.png", b"n" * 250 + b".png"):
+        try:
+            picture(Path("in") / os.fsdecode(b"x.png"))
+            Path("in/x.png").rename(Path("in") / os.fsdecode(name))
+        except OSError:
+            pytest.skip("this file system takes no such name")
+    assert run("in", "--classes=sky,dog", "--out=out") == 0
+    said = capsys.readouterr().out
+    assert "out/bad\\udcff_overlay.png" in said
+    assert "out/new\\nline\\x1b[31m_overlay.png" in said
+    images = {facts(str(path))["image"] for path in Path("out").glob("*.json")}
+    assert os.fsdecode(b"in/bad\xff.png") in images
+    assert len(images) == 3
+    assert run("in", "--classes=sky,dog", "--out=out") == 0
+    assert len(list(Path("out").glob("*.json"))) == 3  # found again
+
+
+def test_a_table_of_more_than_one_picture(run: Any) -> None:
+    for name in "ab":
+        picture(Path(f"in/{name}.png"))
+    assert run("in/a.png", "--classes=sky,dog", "--out=one") == 0
+    assert not Path("one/summary.csv").exists()
+    for _ in range(2):
+        assert run("in", "--classes=sky,dog", "--out=out") == 0
+    with Path("out/summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["result"], row["class"]) for row in rows] == [
+        (str(Path(f"in/{name}.png")), name, word) for name in "ab" for word in ("sky", "dog")
+    ]
+    assert float(rows[0]["share"]) == facts("out/a.json")["shares"]["sky"]
+
+
+def test_opacity(run: Any) -> None:
+    picture(Path("a.png"))
+    assert run("a.png", "--classes=sky,dog", "--out=out", "--opacity=0") == 0
+    with Image.open("a.png") as before, Image.open("out/a_overlay.png") as after:
+        np.testing.assert_array_equal(np.array(after)[:20, :33], np.array(before))
+
+
+@pytest.mark.parametrize("arguments", [["--out="], ["--opacity=1.5"], ["--opacity=nan"], ["--every=0"]])
+def test_arguments_that_are_refused(run: Any, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("a.png", "--classes=sky,dog", *arguments)
+    assert caught.value.code == 2
+    assert f"error: {'argument ' * (arguments == ['--out='])}{arguments[0].split('=')[0]}" in capsys.readouterr().err
+
+
+def test_weights_for_the_tiny_clip_are_refused(tool: ModuleType) -> None:
+    picture(Path("a.png"))
+    with pytest.raises(ValueError, match=r"brings its own weights.*x\.pt"):
+        tool.segment(tool.parse(["a.png", "--classes=dog,sky", "--model=tiny", "--pretrained=x.pt"]))
+
+
+def test_hints_and_notes_are_said_and_are_no_problems(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("in/a.png"))
+    Path("in/b.heic").touch()
+    assert run("in", "--classes=sky; dog", "--out=out") == 0
+    said = capsys.readouterr()
+    assert said.err.count("is one class only: commas part classes") == 1
+    assert "warning: in: left out 1 file of a kind that is not read (.heic)" in said.err
+    assert "1 done, 0 without a result" in said.out
+
+
+def test_the_bar_reaches_its_end(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**{**settings, "disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr("rfclip.segment_files.tqdm", Bar)
+    picture(Path("in/a.png"))
+    for name in ("b.png", "c.mp4"):
+        Path("in", name).touch()
+    assert run("in", "--classes=sky,dog", "--out=out") == 1
+    assert [(bar.n, bar.total) for bar in bars] == [(3, 3)]
 
 
 def test_profiles_and_class_names() -> None:
@@ -158,16 +290,17 @@ def test_profiles_and_class_names() -> None:
 
 
 def test_as_a_program(tmp_path: Path, clip_files: dict[str, str]) -> None:
-    """From another folder, with a vocabulary file, without any network."""
+    """From another folder, with a vocabulary file, without any network, and to a terminal that knows ASCII alone."""
     picture(tmp_path / "a.png")
-    (tmp_path / "words.txt").write_text("sky\ntemple, pagoda\n")
+    (tmp_path / "words.txt").write_text("sky\n塔, pagoda\n", encoding="utf-8")
     line = [sys.executable, str(TOOLS / "segment.py"), "a.png", "--classes", "words.txt", "--out", "out"]
     line += ["--model", clip_files["model"], "--pretrained", clip_files["pretrained"], "--method", "mask_clip"]
-    environment = {**os.environ, "RFCLIP_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "RFCLIP_CACHE": str(tmp_path / "cache"), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert facts(str(tmp_path / "out/a.json"))["names"] == ["sky", "temple"]
+    assert facts(str(tmp_path / "out/a.json"))["names"] == ["sky", "塔"]
     assert "1 done, 0 without a result" in done.stdout
+    assert "\\u5854 " in done.stdout
 
 
 def _png_header(width: int, height: int) -> bytes:

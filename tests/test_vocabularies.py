@@ -128,6 +128,16 @@ def test_repeats_are_logged_with_their_classes(log: list[str]) -> None:
     assert "'a b' stands in classes 3, 3" in log[1]
 
 
+def test_a_bar_in_a_text_file_parts_nothing_and_is_logged_once(tmp_path: Path, log: list[str]) -> None:
+    (tmp_path / "words.txt").write_text("sky\ntemple|pagoda, a|b\n")
+    assert load_vocabulary(tmp_path / "words.txt").names == (("sky",), ("temple|pagoda", "a|b"))
+    assert len(log) == 1
+    assert "words.txt': 'temple|pagoda' is one name" in log[0]
+    log.clear()
+    assert load_vocabulary([["temple|pagoda"]]).names == (("temple|pagoda",),)
+    assert log == []
+
+
 @pytest.mark.parametrize("count", [1, 21, 1000, 3000])
 def test_colours_differ_and_stay(count: int) -> None:
     for background in (False, True):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfclip.vocabulary import load_vocabulary
-from rfclip.words import parse_classes, read_classes, with_background
+from rfclip.words import hint, parse_classes, read_classes, with_background
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,22 @@ def test_shipped_file_or_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(read_classes("x, " * 3000 + "y").names) == 3001
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         read_classes("nowhere.txt")
+
+
+@pytest.mark.parametrize("text", ["classes.csv", "voc22", "VOC21", "sky; grass; cat", "sky\ngrass", "words"])
+def test_one_class_that_looks_like_more(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("words").write_text("sky")
+    sentence = hint(text, read_classes(text))
+    assert sentence is not None
+    assert "one class only: commas part classes; shipped vocabularies are ade20k, " in sentence
+
+
+@pytest.mark.parametrize("text", ["dog", "dog|cat", "a cat on a mat", "St. Bernard", "sky, grass; cat", "one.txt"])
+def test_one_class_that_is_meant(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("dog")
+    assert hint(text, read_classes(text)) is None
 
 
 def test_no_background_changes_nothing() -> None:

@@ -13,10 +13,12 @@ import rfclip  # noqa: F401  (before anything of mmseg)
 
 from tqdm import tqdm  # isort: skip
 from rfclip.api import OpenVocabSegmenter
+from rfclip.fonts import printable
+from rfclip.overlay import OPACITY
 from rfclip.pictures import find_pictures
 from rfclip.run_options import method_block
-from rfclip.segment_files import Outcome, segment_files
-from rfclip.words import read_classes, with_background
+from rfclip.segment_files import Outcome, prepare_folder, segment_files
+from rfclip.words import hint, read_classes, with_background
 
 CLASSES = (
     'class names: commas part classes, | the names of one class, "\\," and "\\|" stand for the signs themselves; or a '
@@ -33,11 +35,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Segment pictures with any words. Per picture NAME it writes NAME_labels.png (classes as palette "
-        "indices), NAME_overlay.png (with a legend) and NAME.json (names, shares of the area, seconds, settings)."
+        "indices), NAME_overlay.png (with a legend) and NAME.json (names, shares of the area, seconds, settings); of "
+        "more than one picture, summary.csv with the shares of all."
     )
     parser.add_argument("sources", nargs="+", metavar="IMAGE|FOLDER|VIDEO", help="what to segment")
     parser.add_argument("--classes", required=True, help=CLASSES)
-    parser.add_argument("--out", type=Path, default=Path("segmented"), help="folder of the results")
+    parser.add_argument("--out", type=folder, default=Path("segmented"), help="folder of the results")
     parser.add_argument("--background", default="auto", metavar="auto|words|none|WORDS", help=BACKGROUND)
     parser.add_argument("--threshold", type=float, help="probability below which a pixel is background (default 0.1)")
     parser.add_argument("--method", default="paper", help="paper, release, or a baseline, e.g. mean_kk, sclip")
@@ -47,26 +50,38 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--opacity", type=float, default=OPACITY, help="of the overlay's colours, 0..1 (%(default)s)")
     parser.add_argument("--probs", action="store_true", help="also write NAME_probs.npz, (classes, H, W) float16")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, take each N-th frame")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parsed = parser.parse_args(arguments)
     if parsed.every < 1:
         parser.error(f"--every is a whole number of at least 1, got {parsed.every}")
+    if not 0 <= parsed.opacity <= 1:
+        parser.error(f"--opacity is a share, 0..1, got {parsed.opacity}")
     return parsed
+
+
+def folder(text: str) -> Path:
+    """A folder's path; an empty one, of a variable that is not set, say, would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("give a folder; '.' is this one")
+    return Path(text)
 
 
 def segment(args: argparse.Namespace) -> Outcome:
     """Look for the pictures, build the model, segment."""
-    vocabulary = with_background(read_classes(args.classes), args.background)
+    named = read_classes(args.classes)
+    vocabulary = with_background(named, args.background)
     has_background = vocabulary.has_background and args.background != "none"
     if args.threshold and not has_background:
         raise ValueError("--threshold needs a background: add --background words")
-    pictures, problems = find_pictures(args.sources, args.out)
-    for problem in problems:
-        warn(problem)
+    pictures, problems, notes = find_pictures(args.sources, args.out)
+    for sentence in filter(None, [hint(args.classes, named), *notes, *problems]):
+        warn(sentence)
     if not pictures:
         return Outcome(0, tuple(problems))
+    prepare_folder(args.out)
     threshold = 0.1 if args.threshold is None else args.threshold
     segmenter = OpenVocabSegmenter(
         args.model,
@@ -87,6 +102,7 @@ def segment(args: argparse.Namespace) -> Outcome:
         args.out,
         probs=args.probs,
         every=args.every,
+        opacity=args.opacity,
         settings={"classes": args.classes, "background": args.background},
         warn=warn,
     )
@@ -95,23 +111,25 @@ def segment(args: argparse.Namespace) -> Outcome:
 
 def warn(sentence: str) -> None:
     """Report a problem without tearing the progress bar."""
-    tqdm.write(f"warning: {sentence}", file=sys.stderr)
+    tqdm.write(f"warning: {printable(sentence)}", file=sys.stderr)
 
 
 def main() -> int:
     """Exit status 0: all well; 1: something gave no result, or nothing ran."""
     args = parse()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names may hold what a terminal's encoding lacks
     try:
         outcome = segment(args)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if args.traceback:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; what is finished is in {args.out}", file=sys.stderr)
         return 130
-    print(f"{outcome.done} done, {len(outcome.problems)} without a result; results in {args.out}")
+    print(f"{outcome.done} done, {len(outcome.problems)} without a result; results in {printable(str(args.out))}")
     return 1 if outcome.problems else 0
 
 

@@ -14,8 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize, PowerNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from rfclip import fonts
 
 Array = NDArray[np.floating]
 SEQUENTIAL = "cividis"
@@ -123,9 +126,21 @@ def layer_names(layers: Sequence[int]) -> list[str]:
 
 def png_bytes(made: Figure) -> bytes:
     """The figure as a PNG; the same figure gives the same bytes."""
+    for text in made.findobj(Text):
+        _choose_font(text)
     buffer = io.BytesIO()
     made.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _choose_font(text: Text) -> None:
+    """Give a text a font that has its letters, and escape letters that no installed font has."""
+    text.set_text(fonts.drawable(text.get_text()))
+    file = fonts.font_file(text.get_text())
+    if file not in (None, fonts.sans_font()):
+        chosen = text.get_fontproperties().copy()
+        chosen.set_file(file)
+        text.set_fontproperties(chosen)
 
 
 def save(made: Figure, path: Path) -> Path:

@@ -1,0 +1,128 @@
+"""What comes of segmenting a picture: labels, areas, an overlay, and files of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rfclip.overlay import OPACITY, legend_name, paint, with_legend
+from rfclip.vocabulary import Colour
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The result for one picture.
+
+    Attributes:
+        labels: (H, W) int64, index into `names`.
+        probs: (C, H, W) float32, probability of each class, that of its best name; None if they were not kept.
+        names: C names, the first alias of each class.
+        colours: C colours (r, g, b), 0..255.
+        image: (H, W, 3) uint8 RGB, the picture itself.
+    """
+
+    labels: np.ndarray
+    probs: np.ndarray | None
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    image: np.ndarray
+
+    def shares(self) -> dict[str, float]:
+        """Share of the area (0..1) of each class, in the order of `names`; classes that show the same name add up."""
+        shares = dict.fromkeys(self.names, 0.0)
+        for name, share in zip(self.names, self._class_shares(), strict=True):
+            shares[name] += share
+        return shares
+
+    def _class_shares(self) -> list[float]:
+        """Share of the area (0..1) of each of the C classes."""
+        return (np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size).tolist()
+
+    def overlay(self, opacity: float = OPACITY, legend: bool = False) -> Image.Image:
+        """The picture with the labels painted over it, and a legend below it if asked for.
+
+        Args:
+            opacity: share of the labels' colours, 0..1.
+            legend: name, colour and share of each class that occurs, largest first.
+        """
+        painted = Image.fromarray(paint(self.image, self.labels, self.colours, opacity))
+        if not legend:
+            return painted
+        ranked = sorted(enumerate(self._class_shares()), key=lambda entry: -entry[1])
+        entries = [
+            (legend_name(index, self.names[index]), self.colours[index], share) for index, share in ranked if share > 0
+        ]
+        return with_legend(painted, entries)
+
+    def label_image(self) -> Image.Image:
+        """The labels as a palette image; as 16-bit grey if there are more than 256 classes."""
+        if len(self.names) > 256:
+            return Image.fromarray(self.labels.astype(np.uint16))
+        image = Image.fromarray(self.labels.astype(np.uint8))
+        image.putpalette([value for colour in self.colours for value in colour])
+        return image
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str = "image",
+        probs: bool = False,
+        facts: Mapping[str, Any] | None = None,
+        opacity: float = OPACITY,
+    ) -> list[Path]:
+        """Write STEM_labels.png, STEM_overlay.png and STEM.json (names, colours, area shares) into a folder.
+
+        Args:
+            folder: Is made if it is not there.
+            stem: How the files' names begin.
+            probs: Also write STEM_probs.npz, the array `probs` (C, H, W) as float16; otherwise one of that name,
+                which would belong to an earlier result, is removed.
+            facts: Further entries of the JSON.
+            opacity: As :meth:`overlay` takes it.
+
+        Returns:
+            The paths that were written.
+
+        Raises:
+            ValueError: Probabilities are asked for that were not kept, or `stem` cannot begin a file's name.
+        """
+        if not stem or Path(stem).name != stem:
+            raise ValueError(f"stem is how the names of the files begin, such as 'image', and no path, got {stem!r}")
+        if probs and self.probs is None:
+            raise ValueError("the probabilities were not kept: build the OpenVocabSegmenter with keep_probs=True")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
+        self.label_image().save(paths[0])
+        self.overlay(opacity, legend=True).save(paths[1])
+        kept = folder / f"{stem}_probs.npz"
+        if probs:
+            np.savez_compressed(kept, probs=np.asarray(self.probs, np.float16))
+            paths.append(kept)
+        else:
+            kept.unlink(missing_ok=True)
+        content = {
+            "size": list(self.labels.shape),
+            "names": self.names,
+            "colours": self.colours,
+            "shares": self.shares(),
+            **(facts or {}),
+        }
+        _write_whole(paths[2], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        return paths
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never there in part; names that are no Unicode are escaped as JSON does it."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(text.encode("utf-8", "backslashreplace"))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
