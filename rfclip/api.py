@@ -10,10 +10,9 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from mmseg.registry import MODELS
 from torch import Tensor
 
-from rfclip import methods, pipeline, vit
+from rfclip import pipeline, vit
 from rfclip.clip_loader import load_clip
 from rfclip.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import encode_image
@@ -75,7 +74,6 @@ class OpenVocabSegmenter:
     ) -> None:
         if isinstance(short_side, bool) or not isinstance(short_side, int) or short_side < 1:
             raise ValueError(f"short_side is a number of pixels, at least 1, got {short_side!r}")
-        chosen = _known_method({"type": "RefocusCLIP"} if method is None else method)
         self.settings = pipeline.Settings(
             windows=pipeline.Windows(**(test_cfg if test_cfg is not None else {"mode": "slide"})),
             prior=Prior(**prior) if prior is not None else None,
@@ -98,7 +96,7 @@ class OpenVocabSegmenter:
             origin=origin,
         )
         self.loaded.model.to(self.device)
-        self.method = build_method(chosen, self.loaded)
+        self.method = build_method({"type": "RefocusCLIP"} if method is None else method, self.loaded)
         self._last: tuple[Vocabulary, pipeline.Queries] | None = None
 
     @overload
@@ -130,7 +128,7 @@ class OpenVocabSegmenter:
         """Return another segmenter of the same loaded model, with another method and background; both can be used."""
         other = copy.copy(self)
         other.settings = replace(self.settings, prob_thd=prob_thd, background_index=background_index)
-        other.method = build_method(_known_method(method), self.loaded)
+        other.method = build_method(method, self.loaded)
         other._last = None
         return other
 
@@ -180,14 +178,6 @@ class OpenVocabSegmenter:
             return last
         self.settings.check_vocabulary(vocabulary, names)
         text = text_embeddings(self.loaded, vocabulary.queries, self.templates).to(self.device)
-        self._last = (vocabulary, pipeline.Queries.of(text, vocabulary, self.settings))
-        return self._last
-
-
-def _known_method(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a dense method's settings as given; ValueError names the types that there are."""
-    kind = settings.get("type") if isinstance(settings, Mapping) else None
-    if not isinstance(kind, type) and MODELS.get(str(kind)) is None:
-        known = [name for name in methods.__all__ if name not in ("DenseOutput", "Recorder")]
-        raise ValueError(f"method is a dict whose type is one of {', '.join(known)}, got {settings!r}")
-    return settings
+        embedded = (vocabulary, pipeline.Queries.of(text, vocabulary, self.settings))
+        self._last = embedded  # another thread may put its own there before this one returns
+        return embedded

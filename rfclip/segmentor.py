@@ -209,6 +209,8 @@ def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
         TypeError: an unknown argument, or a registered type that is no method.
         ValueError: an unknown type, or settings that do not fit the tower.
     """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"method is a dict such as dict(type='RefocusCLIP'), got {settings!r}")
     settings = dict(settings)
     folder = settings.pop("calibration_images", None)
     method = _build(settings, "method")
