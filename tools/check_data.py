@@ -18,6 +18,7 @@ import rfclip  # noqa: F401  (before anything of mmseg)
 from tqdm import tqdm  # isort: skip
 from rfclip.configs_path import BENCHMARKS
 from rfclip.datacheck import Report, check
+from rfclip.labelcheck import Finding
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,6 +55,15 @@ def lines(report: Report, most: int) -> list[str]:
     return text
 
 
+def checked(benchmark: str, data_root: str | None) -> Report:
+    """The report; where the system refuses to read, with that one finding, so that the other benchmarks follow."""
+    try:
+        return check(benchmark, data_root, progress)
+    except OSError as error:
+        finding = Finding("unreadable", None, str(error), "let it be readable, or copy it again")
+        return Report(benchmark, Path(data_root or "data"), findings=(finding,))
+
+
 def is_absent(report: Report) -> bool:
     """Whether there is nothing to check."""
     return any(finding.kind == "missing" for finding in report.findings)
@@ -65,7 +75,7 @@ def main() -> int:
     names = BENCHMARKS if args.benchmark == "all" else (args.benchmark,)
     reports = []
     for name in names:
-        reports.append(check(name, args.data_root, progress))
+        reports.append(checked(name, args.data_root))
         print("\n".join(lines(reports[-1], args.show)), flush=True)
     if args.json is not None:
         text = json.dumps([asdict(report) for report in reports], indent=1, default=str)
