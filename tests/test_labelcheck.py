@@ -1,5 +1,6 @@
 """The check of single files and of all label maps together, without a benchmark around them."""
 
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def encoded(values: np.ndarray, form: str) -> bytes:
 
 LABELS = encoded(np.array([[0, 1], [2, 2]] * 40, np.uint8), "PNG")
 PHOTO = encoded(np.random.default_rng(0).integers(0, 255, (80, 2, 3), np.uint8), "JPEG")
-HUGE = LABELS[:16] + (10**5).to_bytes(4, "big") * 2 + LABELS[24:]
+HEADER = b"IHDR" + (10**5).to_bytes(4, "big") * 2 + LABELS[24:29]
+HUGE = LABELS[:12] + HEADER + zlib.crc32(HEADER).to_bytes(4, "big") + LABELS[33:]
 
 
 def found(tmp_path: Path, photo: bytes, labels: bytes) -> list[Finding]:
