@@ -1,5 +1,6 @@
 """The check of a benchmark's files: a sound data set, and one planted fault at a time."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -277,3 +278,16 @@ def test_as_a_program(data: Callable[..., Path], tmp_path: Path) -> None:
     assert [found["kind"] for found in reports["context59"]["findings"]] == ["unreadable"]
     assert reports["ade20k"]["findings"][0]["kind"] == "missing"
     assert "dog" in reports["voc21"]["occurs"]
+
+
+def test_what_the_system_refuses_to_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("check_data")
+
+    def refuse(*arguments: object) -> Report:
+        raise PermissionError(13, "Permission denied", "data/VOCdevkit")
+
+    monkeypatch.setattr(tool, "check", refuse)
+    text = tool.lines(tool.checked("voc21", None), most=5)
+    assert text[0] == "voc21 (data): 1 finding"
+    assert "Permission denied: 'data/VOCdevkit'; let it be readable" in text[1]

@@ -46,7 +46,8 @@ def lines(report: Report, most: int) -> list[str]:
     kinds = defaultdict(list)
     for finding in report.findings:
         kinds[finding.kind].append(str(finding))
-    verdict = f"{len(report.findings)} findings" if report.findings else "all well"
+    number = len(report.findings)
+    verdict = f"{number} finding{'s' * (number > 1)}" if number else "all well"
     text = [f"{report.benchmark} ({report.root}): {verdict}", *(f"  {note}" for note in report.notes)]
     for kind, found in kinds.items():
         text += [f"  {kind}: {sentence}" for sentence in found[:most]]
