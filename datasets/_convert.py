@@ -10,8 +10,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ from tqdm import tqdm
 
 NO_LABEL = -1  # in a table: this value must not occur
 STALE = 600  # seconds after which a file under construction belongs to a run that was killed
+# What the readers raise for damaged files
+READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError, Image.DecompressionBombError)
+KILLED = "the process that read it was killed: too little memory, or the file crashes the reader; copy it again"
 Reader = Callable[[Path], np.ndarray]
 
 
@@ -77,17 +81,22 @@ def convert(job: Job, read: Reader = read_png) -> str | None:
         if is_whole(job.target):
             return None
         labels = look_up(read(job.source), job.table, job.expected)
-    except (OSError, ValueError, SyntaxError) as error:
-        return f"{job.source}: {error}"
+    except READ_ERRORS as error:
+        return f"{job.source}: {error or type(error).__name__}"
     save(labels, job.target)
     return None
 
 
 def save(labels: np.ndarray, target: Path) -> None:
     """Write a PNG so that it is whole or not there."""
+    _write(target, lambda part: Image.fromarray(labels).save(part, format="PNG"))
+
+
+def _write(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` write beside the target under another name, then rename that."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        Image.fromarray(labels).save(part, format="PNG")
+        write(part)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -98,19 +107,22 @@ def is_whole(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError):
+    except READ_ERRORS:
         return False
     return path.read_bytes()[-8:-4] == b"IEND"
 
 
-def run(jobs: Sequence[Job], out: Path, workers: int, read: Reader = read_png) -> int:
-    """Convert all files, with a progress bar; the exit status of the script.
+def run(jobs: Sequence[Job], out: Path, workers: int, read: Reader = read_png) -> list[Job]:
+    """Convert all files, with a progress bar, and say which could not be.
 
     Args:
         jobs: What to do.
         out: Folder that every target must be in.
         workers: Processes.
         read: Reads a source.
+
+    Returns:
+        The jobs whose label map is there now.
 
     Raises:
         ValueError: A target is not inside `out`.
@@ -122,21 +134,35 @@ def run(jobs: Sequence[Job], out: Path, workers: int, read: Reader = read_png) -
             if time.time() - part.stat().st_mtime > STALE:
                 part.unlink(missing_ok=True)
     work = partial(convert, read=read)
-    problems = []
-    if workers > 1 and len(jobs) > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            results = pool.map(work, jobs, chunksize=max(1, min(64, len(jobs) // (4 * workers))))
-            problems = [problem for problem in _bar(results, len(jobs)) if problem]
-    else:
-        problems = [problem for problem in _bar(map(work, jobs), len(jobs)) if problem]
-    for problem in problems:
+    results = _in_processes(work, jobs, workers) if workers > 1 and len(jobs) > 1 else map(work, jobs)
+    problems = list(tqdm(results, total=len(jobs), unit="image", disable=None))
+    for problem in filter(None, problems):
         print(f"error: {problem}", file=sys.stderr)
-    print(f"{len(jobs) - len(problems)} of {len(jobs)} label maps are in {out}")
-    return 1 if problems else 0
+    done = [job for job, problem in zip(jobs, problems, strict=True) if problem is None]
+    print(f"{len(done)} of {len(jobs)} label maps are in {out}")
+    return done
 
 
-def _bar(results: Iterable[str | None], total: int) -> Iterable[str | None]:
-    return tqdm(results, total=total, unit="image", disable=None)
+def status(done: Sequence[Job], jobs: Sequence[Job]) -> int:
+    """The exit status of a script: 0 if everything was done."""
+    return 0 if len(done) == len(jobs) else 1
+
+
+def _in_processes(work: Callable[[Job], str | None], jobs: Sequence[Job], workers: int) -> Iterator[str | None]:
+    """The results in order. Where a process is killed, one process goes on, so that it shows with which file."""
+    done = 0
+    while done < len(jobs):
+        try:
+            with ProcessPoolExecutor(workers) as pool:
+                chunk = max(1, min(64, (len(jobs) - done) // (4 * workers))) if workers > 1 else 1
+                for result in pool.map(work, jobs[done:], chunksize=chunk):
+                    yield result
+                    done += 1
+        except BrokenProcessPool:
+            if workers == 1:
+                yield f"{jobs[done].source}: {KILLED}"
+                done += 1
+            workers = 1
 
 
 def inside(folder: Path, out: Path) -> Path:
@@ -153,6 +179,25 @@ def inside(folder: Path, out: Path) -> Path:
     return folder
 
 
+def read_list(path: Path, archive: str) -> list[str]:
+    """The names in a list of images.
+
+    Args:
+        path: The list.
+        archive: Where it comes from; for the error.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: It is no UTF-8 text.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: it is part of {archive}")
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}): take it from {archive}") from error
+
+
 def save_list(names: Sequence[str], target: Path, out: Path) -> None:
     """Write a list of images, a name per line, so that it is whole or not there.
 
@@ -160,19 +205,19 @@ def save_list(names: Sequence[str], target: Path, out: Path) -> None:
         ValueError: `target` is not inside `out`.
     """
     inside(target.parent, out).mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    part.replace(target)
+    _write(target, lambda part: part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8"))
     print(f"{target}: {len(names)} images")
 
 
 def show_images(source: Path, target: Path, out: Path) -> None:
-    """Let `target` be a link to the folder of the images, relative if both lie side by side; keep one that is there."""
-    if target.exists() or not source.is_dir():
-        if not target.exists():
-            print(f"note: no images in {source}; put them into {target}", file=sys.stderr)
+    """Let `target` be a link to the folder of the images, relative if both lie side by side; keep what is there."""
+    if target.exists():
+        return
+    if not source.is_dir():
+        print(f"note: no images in {source}; put them into {target}", file=sys.stderr)
         return
     inside(target.parent, out).mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a link to where the images were
     target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()), target_is_directory=True)
     print(f"{target} is a link to {source}")
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
+
+# What loadmat raises for damaged files: it takes the numbers in them for sizes, offsets and names
+MAT_ERRORS = (
+    MatReadError, NotImplementedError, zlib.error, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
+    NameError, MemoryError,
+)  # fmt: skip
 
 
 def read_variable(path: Path, name: str, origin: str) -> Any:
@@ -22,7 +29,7 @@ def read_variable(path: Path, name: str, origin: str) -> Any:
     """
     try:
         content = loadmat(path, variable_names=[name])
-    except (MatReadError, NotImplementedError, TypeError, EOFError) as error:
+    except MAT_ERRORS as error:
         raise ValueError(f"is no readable .mat file ({error})") from error
     if name not in content:
         raise ValueError(f"holds no array {name}; expected {origin}")

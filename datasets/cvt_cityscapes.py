@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from _convert import Job, arguments, guarded, run, show_images, table_of
+from _convert import Job, arguments, guarded, run, show_images, status, table_of
 
 ENDING = "_gtFine_labelIds.png"
 # labelIds of road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky,
@@ -56,10 +56,10 @@ def main() -> int:
     out = args.out if args.out is not None else args.source
     splits = [split.strip() for split in args.splits.split(",")]
     todo = [job for split in splits for job in jobs(args.source, out, split)]
-    status = run(todo, out, args.workers)
+    done = run(todo, out, args.workers)
     for split in splits:
         show_images(args.source / "leftImg8bit" / split, out / "leftImg8bit" / split, out)
-    return status
+    return status(done, todo)
 
 
 if __name__ == "__main__":

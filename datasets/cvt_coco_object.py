@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from _coco import RAW_VALUES, TRAIN_VALUES, label_maps, raw_to_object, train_to_object
-from _convert import Job, arguments, guarded, run, show_images
+from _convert import Job, arguments, guarded, run, show_images, status
 
 
 def jobs(source: Path, out: Path, split: str) -> list[Job]:
@@ -29,19 +29,37 @@ def jobs(source: Path, out: Path, split: str) -> list[Job]:
     ]
 
 
+def named(source: Path) -> Path:
+    """The folder by a name of its own, which `.` and `..` have not."""
+    return source if source.name not in ("", "..") else source.resolve()
+
+
+def apart(out: Path, source: Path) -> None:
+    """Make sure that the label maps of the two do not mix.
+
+    Raises:
+        ValueError: `out` is the source, or lies in its annotations.
+    """
+    place, origin = out.resolve(), source.resolve()
+    if place == origin or place.is_relative_to(origin / "annotations"):
+        raise ValueError(f"{out} is the folder of COCO-Stuff's own label maps: give another with -o, e.g. coco_object")
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="COCO_STUFF164K", help="folder with annotations/ and images/")
     parser.add_argument("--splits", default="val2017", help="parted by commas: val2017 (default), train2017")
     args = arguments(parser).parse_args()
-    out = args.out if args.out is not None else args.source.with_name("coco_object")
+    source = named(args.source)
+    out = args.out if args.out is not None else source.with_name("coco_object")
+    apart(out, source)
     splits = [split.strip() for split in args.splits.split(",")]
-    todo = [job for split in splits for job in jobs(args.source, out, split)]
-    status = run(todo, out, args.workers)
+    todo = [job for split in splits for job in jobs(source, out, split)]
+    done = run(todo, out, args.workers)
     for split in splits:
-        show_images(args.source / "images" / split, out / "images" / split, out)
-    return status
+        show_images(source / "images" / split, out / "images" / split, out)
+    return status(done, todo)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,24 @@ import sys
 from pathlib import Path
 
 from _coco import RAW_VALUES, TRAIN_ENDING, label_maps, raw_to_train
-from _convert import Job, arguments, guarded, run, show_images
+from _convert import Job, arguments, guarded, run, show_images, status
 
 
 def jobs(source: Path, out: Path, split: str) -> list[Job]:
-    """What there is to convert in a split."""
-    target = out / "annotations" / split
-    maps = ((name, path.with_name(f"{name}.png")) for name, path, _ in label_maps(source / "annotations" / split))
-    return [
-        Job(raw, target / f"{name}{TRAIN_ENDING}.png", raw_to_train(), RAW_VALUES) for name, raw in maps if raw.exists()
-    ]
+    """What there is to convert in a split.
+
+    Raises:
+        FileNotFoundError: Nothing.
+    """
+    folder, target = source / "annotations" / split, out / "annotations" / split
+    maps = [(name, path.with_name(f"{name}.png")) for name, path, _ in label_maps(folder)]
+    table = raw_to_train()
+    todo = [Job(raw, target / f"{name}{TRAIN_ENDING}.png", table, RAW_VALUES) for name, raw in maps if raw.exists()]
+    if not todo:
+        raise FileNotFoundError(
+            f"no raw maps <image>.png in {folder}, only {TRAIN_ENDING}: there is nothing to convert"
+        )
+    return todo
 
 
 def main() -> int:
@@ -35,10 +43,10 @@ def main() -> int:
     out = args.out if args.out is not None else args.source
     splits = [split.strip() for split in args.splits.split(",")]
     todo = [job for split in splits for job in jobs(args.source, out, split)]
-    status = run(todo, out, args.workers)
+    done = run(todo, out, args.workers)
     for split in splits:
         show_images(args.source / "images" / split, out / "images" / split, out)
-    return status
+    return status(done, todo)
 
 
 if __name__ == "__main__":

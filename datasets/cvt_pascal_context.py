@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from _convert import Job, arguments, guarded, run, save_list, show_images, table_of
+from _convert import Job, arguments, guarded, read_list, run, save_list, show_images, status, table_of
 from _mat import read_variable
 
 # Of the 459 labels, the 59 that are evaluated, in the order of mmseg's PascalContextDataset (which is alphabetical)
@@ -25,6 +25,7 @@ EVALUATED = (
     366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458,
 )  # fmt: skip
 LABELS = 459
+ARCHIVE = "VOCtrainval_03-May-2010.tar"
 
 
 def context_table() -> np.ndarray:
@@ -51,20 +52,6 @@ def jobs(labels: Path, out: Path) -> list[Job]:
     return [Job(path, folder / f"{path.stem}.png", table, f"labels 0..{LABELS}") for path in maps]
 
 
-def write_lists(voc: Path, out: Path, labelled: set[str]) -> None:
-    """Write the lists of the images with labels, in the order of VOC's.
-
-    Raises:
-        FileNotFoundError: VOC's list is not there.
-    """
-    for split in ("val", "train"):
-        source = voc / f"ImageSets/Main/{split}.txt"
-        if not source.is_file():
-            raise FileNotFoundError(f"{source} not found: it is part of VOCtrainval_03-May-2010.tar")
-        names = [name for name in source.read_text(encoding="utf-8").split() if name in labelled]
-        save_list(names, out / f"ImageSets/SegmentationContext/{split}.txt", out)
-
-
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,10 +60,14 @@ def main() -> int:
     args = arguments(parser).parse_args()
     out = args.out if args.out is not None else args.source
     todo = jobs(args.labels, out)
-    write_lists(args.source, out, {job.source.stem for job in todo})
-    status = run(todo, out, args.workers, read_labels)
+    names = {split: read_list(args.source / f"ImageSets/Main/{split}.txt", ARCHIVE) for split in ("val", "train")}
+    done = run(todo, out, args.workers, read_labels)
+    labelled = {job.source.stem for job in done}
+    for split, images in names.items():
+        listed = [name for name in images if name in labelled]
+        save_list(listed, out / f"ImageSets/SegmentationContext/{split}.txt", out)
     show_images(args.source / "JPEGImages", out / "JPEGImages", out)
-    return status
+    return status(done, todo)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from _convert import Job, arguments, guarded, read_png, run, save_list, show_images, table_of
+from _convert import Job, arguments, guarded, read_list, read_png, run, save_list, show_images, status, table_of
 from _mat import read_variable
 
 FOLDER = "SegmentationClassAug"
@@ -63,25 +63,20 @@ def jobs(voc: Path, sbd: Path, out: Path) -> list[Job]:
     return [Job(path, out / FOLDER / f"{name}.png", table, VALUES) for name, path in sorted((added | own).items())]
 
 
-def lists(voc: Path, sbd: Path, labelled: set[str]) -> dict[str, list[str]]:
-    """The training lists: VOC's order, then SBD's; only images that have labels, none of VOC's validation images.
+def lists(voc: Path, sbd: Path) -> dict[str, list[str]]:
+    """The training lists: VOC's order, then SBD's; none of VOC's validation images.
 
     Raises:
         FileNotFoundError: A list of the originals is not there.
+        ValueError: It is no UTF-8 text.
     """
     train, held_out = (
-        _names(voc / LISTS / f"{split}.txt", "VOCtrainval_11-May-2012.tar") for split in ("train", "val")
+        read_list(voc / LISTS / f"{split}.txt", "VOCtrainval_11-May-2012.tar") for split in ("train", "val")
     )
-    more = [name for split in ("train", "val") for name in _names(sbd / f"{split}.txt", "benchmark.tgz")]
+    more = [name for split in ("train", "val") for name in read_list(sbd / f"{split}.txt", "benchmark.tgz")]
     known = set(held_out) | set(train)
-    added = [name for name in dict.fromkeys(more) if name in labelled and name not in known]
+    added = [name for name in dict.fromkeys(more) if name not in known]
     return {"trainaug": [*train, *added], "aug": added}
-
-
-def _names(path: Path, archive: str) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: it is part of {archive}")
-    return path.read_text(encoding="utf-8").split()
 
 
 def main() -> int:
@@ -92,8 +87,10 @@ def main() -> int:
     args = arguments(parser).parse_args()
     out = args.out if args.out is not None else args.source
     todo = jobs(args.source, args.sbd, out)
-    made = lists(args.source, args.sbd, {job.target.stem for job in todo})
-    status = run(todo, out, args.workers, read_labels)
+    wanted = lists(args.source, args.sbd)
+    done = run(todo, out, args.workers, read_labels)
+    labelled = {job.target.stem for job in done}
+    made = {name: [image for image in images if image in labelled] for name, images in wanted.items()}
     for name, images in made.items():
         save_list(images, out / LISTS / f"{name}.txt", out)
     if len(made["trainaug"]) != TRAINAUG:
@@ -101,7 +98,7 @@ def main() -> int:
             f"note: {len(made['trainaug'])} images in trainaug.txt; the published list has {TRAINAUG}", file=sys.stderr
         )
     show_images(args.source / "JPEGImages", out / "JPEGImages", out)
-    return status
+    return status(done, todo)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,6 +130,76 @@ def test_a_bad_map_is_named_and_the_rest_is_done(
     assert len(list((tmp_path / "out" / SHARED).iterdir())) == 2
 
 
+def test_a_map_with_a_huge_header_or_without_pixels_is_named(
+    call: Any, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted((coco / SHARED).iterdir())
+    content = second.read_bytes()
+    header = b"IHDR" + (10**5).to_bytes(4, "big") * 2 + content[24:29]
+    second.write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:])
+    target = tmp_path / "out" / SHARED / f"{first.stem}_instanceTrainIds.png"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(content[:33] + content[-12:])  # something else's file, to be made anew
+    assert call("cvt_coco_object", coco, "-o", tmp_path / "out") == 1
+    assert f"{second}: Image size (10000000000 pixels)" in capsys.readouterr().err
+    assert read(target)[0][0] == 1
+
+
+def test_a_file_that_kills_its_reader_is_named_and_the_rest_is_done(coco: Path, tmp_path: Path) -> None:
+    (tmp_path / "killing.py").write_text(f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(DATASETS)!r})
+from _convert import read_png, run, status
+from cvt_coco_object import jobs
+
+def read(path):
+    if path.stem.endswith("1"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_png(path)
+
+if __name__ == "__main__":
+    out = Path("out").absolute()
+    todo = jobs(Path({str(coco)!r}), out, "val2017")
+    sys.exit(status(run(todo, out, 2, read), todo))
+""")
+    line = [sys.executable, "killing.py"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "000000000001.png: the process that read it was killed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "1 of 2 label maps" in done.stdout
+
+
+def test_images_that_moved_are_linked_again(call: Any, coco: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call("cvt_coco_object", coco, "-o", out) == 0
+    moved = coco.rename(tmp_path / "elsewhere")
+    assert not (out / "images/val2017").exists()
+    assert call("cvt_coco_object", moved, "-o", out) == 0
+    assert (out / "images/val2017/000000000001.jpg").is_file()
+
+
+def test_the_default_folder_lies_beside_the_source(
+    call: Any, coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, source in ((coco, "."), (coco / "annotations", ".."), (tmp_path, coco.name)):
+        monkeypatch.chdir(folder)
+        assert call("cvt_coco_object", source) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco_object", "coco_stuff164k"]
+    assert sorted(path.name for path in coco.iterdir()) == ["annotations", "images"]
+
+
+@pytest.mark.parametrize("place", [".", "annotations", SHARED])
+def test_the_source_is_no_place_for_coco_object(
+    call: Any, coco: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(coco.rglob("*"))
+    assert call("cvt_coco_object", coco, "-o", coco / place) == 1
+    assert "give another with -o" in capsys.readouterr().err
+    assert sorted(coco.rglob("*")) == before
+
+
 def test_nothing_is_written_outside(call: Any, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """OUT's label folder is a link to the originals."""
     out = tmp_path / "out"
@@ -152,6 +223,9 @@ def test_no_data_is_a_sentence(call: Any, tmp_path: Path, capsys: pytest.Capture
         assert call(name, tmp_path) == 1
         assert "error: no " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    write(tmp_path / SHARED / "000000000001_labelTrainIds.png", [[0]])
+    assert call("cvt_coco_stuff", tmp_path, "-o", tmp_path / "out") == 1
+    assert "nothing to convert" in capsys.readouterr().err
 
 
 def test_files_of_a_killed_run_go_away_after_a_while(call: Any, coco: Path, tmp_path: Path) -> None:
@@ -170,6 +244,8 @@ def test_cityscapes(call: Any, load: Any, tmp_path: Path) -> None:
     write(root / "gtFine/val/ulm/ulm_0_gtFine_labelIds.png", [[0, 7, 8, 33], [24, 29, 31, 1]])
     assert call("cvt_cityscapes", root) == 0
     assert read(root / "gtFine/val/ulm/ulm_0_gtFine_labelTrainIds.png") == [[255, 0, 1, 18], [11, 255, 16, 255]]
+    assert call("cvt_cityscapes", root, "-o", tmp_path / "out", "--splits", "val, train") == 1
+    assert not (tmp_path / "out").exists()
     table = load("cvt_cityscapes").label_ids_to_train()
     assert sorted(table[table >= 0].tolist()) == [*range(19), *[255] * 15]
 
@@ -189,12 +265,22 @@ def test_context(call: Any, load: Any, tmp_path: Path, capsys: pytest.CaptureFix
     assert len(names) == 60
     assert load("cvt_pascal_context").context_table().max() == 59
     assert list(names[1:]) == sorted(names[1:])  # the ids ascend with the names, so their order is the classes'
+    content = (labels / "2008_a.mat").read_bytes()
+    for end in range(0, len(content), 8):
+        (labels / f"cut_{end}.mat").write_bytes(content[:end])
+    (voc / "SegmentationClassContext/2008_b.png").unlink()
+    (labels / "2008_b.mat").write_bytes(content[:100])
     (labels / "2008_d.mat").write_bytes(b"no mat")
     savemat(labels / "2008_e.mat", {"other": np.zeros(2)})
     assert call("cvt_pascal_context", voc, "--labels", labels) == 1
     error = capsys.readouterr().err
     assert "2008_d.mat" in error
     assert "2008_e.mat: holds no array LabelMap" in error
+    assert all(f"cut_{end}.mat: " in error for end in range(0, len(content), 8))
+    assert (voc / "ImageSets/SegmentationContext/val.txt").read_text() == "2008_a\n"  # only what has its label map
+    (voc / "ImageSets/Main/val.txt").write_bytes(b"\xff")
+    assert call("cvt_pascal_context", voc, "--labels", labels) == 1
+    assert "val.txt is no UTF-8 text" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -252,6 +338,7 @@ def test_augmented_voc_from_damaged_files(
     ):
         assert f"{name}.mat: {said}" in error
     assert len(list((voc / "SegmentationClassAug").iterdir())) == 3
+    assert (voc / "ImageSets/Segmentation/trainaug.txt").read_text() == "c\na\n"
 
 
 def test_augmented_voc_without_data_is_a_sentence(

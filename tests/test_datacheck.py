@@ -1,11 +1,13 @@
 """The check of a benchmark's files: a sound data set, and one planted fault at a time."""
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,12 @@ NAMES = ("000001", "000002")
 VOC = ("VOCdevkit/VOC2012", "JPEGImages/{}.jpg", "SegmentationClass/{}.png", "ImageSets/Segmentation/val.txt")
 STUFF = ("coco_stuff164k", "images/val2017/{}.jpg", "annotations/val2017/{}_labelTrainIds.png", None)
 OBJECT = ("coco_object", "images/val2017/{}.jpg", "annotations/val2017/{}_instanceTrainIds.png", None)
+CONTEXT = (
+    "VOCdevkit/VOC2010",
+    "JPEGImages/{}.jpg",
+    "SegmentationClassContext/{}.png",
+    "ImageSets/SegmentationContext/val.txt",
+)
 ADE = ("ade/ADEChallengeData2016", "images/validation/{}.jpg", "annotations/validation/{}.png", None)
 
 
@@ -175,17 +183,77 @@ def test_colours_instead_of_indices(data: Callable[..., Path]) -> None:
 def test_void_in_coco_object(data: Callable[..., Path]) -> None:
     root = data(OBJECT, 81)
     write(root / OBJECT[2].format("000001"), np.full((12, 20), 255, np.uint8))
-    assert "1 label maps hold 255" in only(run("coco_object", root), "labels")
+    finding = run("coco_object", root).findings[0]
+    assert finding.file == OBJECT[2].format("000001")
+    assert "holds 255 where 0 should be" in finding.text
     assert run("coco_stuff", data(STUFF, 171)).findings == ()
 
 
-def test_zero_label_taken_off_already(data: Callable[..., Path]) -> None:
-    root = data(ADE, 151)
+@pytest.mark.parametrize(
+    ("benchmark", "layout", "classes"),
+    [
+        ("ade20k", ADE, 151),
+        ("context59", CONTEXT, 60),
+        ("context60", CONTEXT, 60),
+        ("voc20", VOC, 21),
+        ("voc21", VOC, 21),
+    ],
+)
+def test_zero_label_taken_off_already(data: Callable[..., Path], benchmark: str, layout: Any, classes: int) -> None:
+    """As mmseg's reduce_zero_label does it; 0 still occurs, which then is the first class."""
+    root = data(layout, classes)
     for name in NAMES:
-        values = np.arange(12 * 20).reshape(12, 20) % 149 + 1
-        values[0] = 255
-        write(root / ADE[2].format(name), values.astype(np.uint8))
-    assert "taken off already" in only(run("ade20k", root), "labels")
+        values = np.arange(12 * 20).reshape(12, 20) % classes
+        values[3:9] = 0  # the background is large
+        values[2] = 255 if layout is VOC else 0
+        write(root / layout[2].format(name), values.astype(np.uint8))
+    assert run(benchmark, root).findings == ()
+    for name in NAMES:
+        with Image.open(root / layout[2].format(name)) as image:
+            values = np.array(image)
+        write(
+            root / layout[2].format(name), np.where((values == 0) | (values == 255), 255, values - 1).astype(np.uint8)
+        )
+    finding = run(benchmark, root).findings[0]
+    assert "taken off already" in finding.text
+    assert finding.file == layout[2].format("000001")
+
+
+def test_the_sample_must_show_every_class(data: Callable[..., Path]) -> None:
+    root = data(STUFF, 170)
+    assert run("coco_stuff", root).findings == ()
+    (root.parent / "sample.json").touch()
+    sentence = only(run("coco_stuff", root), "classes")
+    assert "the generated sample shows every class, and here are missing: wood; make the sample again" in sentence
+
+
+def test_borders_of_the_sample_may_be_255_but_for_ade20k(data: Callable[..., Path]) -> None:
+    for benchmark, layout, classes, findings in (("context59", CONTEXT, 60, 0), ("ade20k", ADE, 151, 2)):
+        root = data(layout, classes)
+        (root.parent / "sample.json").touch()
+        for name in NAMES:
+            values = np.arange(12 * 20).reshape(12, 20) % classes
+            values[-1] = 255
+            write(root / layout[2].format(name), values.astype(np.uint8))
+        assert len(run(benchmark, root).findings) == findings
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"\xff\xfe0\x000\x00", "unreadable", "val.txt: cannot be read as UTF-8 text"),
+        (b"\n", "count", "val.txt: names no image"),
+        (b"000001\n\n000002\n", "count", "val.txt: has 1 blank lines"),
+        (b"\xef\xbb\xbf000001\n000002\n", "count", "val.txt: starts with a byte order mark"),
+    ],
+)
+def test_damaged_lists(data: Callable[..., Path], content: bytes, kind: str, said: str) -> None:
+    root = data(VOC, 21)
+    (root.parents[1] / "sample.json").touch()
+    (root / VOC[3]).write_bytes(content)
+    finding = run("voc21", root).findings[0]
+    assert (finding.kind, finding.file) == (kind, VOC[3])
+    assert said in str(finding)
 
 
 def test_one_class_everywhere(data: Callable[..., Path]) -> None:
@@ -193,18 +261,33 @@ def test_one_class_everywhere(data: Callable[..., Path]) -> None:
     for name in NAMES:
         write(root / STUFF[2].format(name), np.full((12, 20), 7, np.uint8))
     report = run("coco_stuff", root)
-    assert "one class only" in only(report, "classes")
+    assert f"{STUFF[2].format('000001')}: shows one class only, truck, as all label maps do" in only(report, "classes")
     assert any("1 of 171 classes occur; not person, bicycle" in note for note in report.notes)
 
 
 def test_as_a_program(data: Callable[..., Path], tmp_path: Path) -> None:
     root = data(VOC, 21)
     write(root / VOC[2].format("000001"), np.full((12, 20), 99, np.uint8))
+    (data(CONTEXT, 60) / CONTEXT[3]).write_bytes(b"\xff")  # which must not keep the others from being checked
     line = [sys.executable, str(ROOT / "tools/check_data.py"), "all", "--data-root", "data", "--json", "out.json"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "SegmentationClass/000001.png: holds the values [99]" in done.stdout
     assert "2 images instead of 1449" in done.stdout
     reports = {report["benchmark"]: report for report in json.loads((tmp_path / "out.json").read_text())}
+    assert [found["kind"] for found in reports["context59"]["findings"]] == ["unreadable"]
     assert reports["ade20k"]["findings"][0]["kind"] == "missing"
     assert "dog" in reports["voc21"]["occurs"]
+
+
+def test_what_the_system_refuses_to_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("check_data")
+
+    def refuse(*arguments: object) -> Report:
+        raise PermissionError(13, "Permission denied", "data/VOCdevkit")
+
+    monkeypatch.setattr(tool, "check", refuse)
+    text = tool.lines(tool.checked("voc21", None), most=5)
+    assert text[0] == "voc21 (data): 1 finding"
+    assert "Permission denied: 'data/VOCdevkit'; let it be readable" in text[1]

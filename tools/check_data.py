@@ -18,6 +18,7 @@ import rfclip  # noqa: F401  (before anything of mmseg)
 from tqdm import tqdm  # isort: skip
 from rfclip.configs_path import BENCHMARKS
 from rfclip.datacheck import Report, check
+from rfclip.labelcheck import Finding
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,13 +46,23 @@ def lines(report: Report, most: int) -> list[str]:
     kinds = defaultdict(list)
     for finding in report.findings:
         kinds[finding.kind].append(str(finding))
-    verdict = f"{len(report.findings)} findings" if report.findings else "all well"
+    number = len(report.findings)
+    verdict = f"{number} finding{'s' * (number > 1)}" if number else "all well"
     text = [f"{report.benchmark} ({report.root}): {verdict}", *(f"  {note}" for note in report.notes)]
     for kind, found in kinds.items():
         text += [f"  {kind}: {sentence}" for sentence in found[:most]]
         if len(found) > most:
             text.append(f"  {kind}: and {len(found) - most} more (--show {len(found)})")
     return text
+
+
+def checked(benchmark: str, data_root: str | None) -> Report:
+    """The report; where the system refuses to read, with that one finding, so that the other benchmarks follow."""
+    try:
+        return check(benchmark, data_root, progress)
+    except OSError as error:
+        finding = Finding("unreadable", None, str(error), "let it be readable, or copy it again")
+        return Report(benchmark, Path(data_root or "data"), findings=(finding,))
 
 
 def is_absent(report: Report) -> bool:
@@ -65,7 +76,7 @@ def main() -> int:
     names = BENCHMARKS if args.benchmark == "all" else (args.benchmark,)
     reports = []
     for name in names:
-        reports.append(check(name, args.data_root, progress))
+        reports.append(checked(name, args.data_root))
         print("\n".join(lines(reports[-1], args.show)), flush=True)
     if args.json is not None:
         text = json.dumps([asdict(report) for report in reports], indent=1, default=str)
