@@ -122,11 +122,15 @@ def make_sample(out: Path, seed: int = 2026, say: Callable[[str], object] = prin
     """
     facts = {"format": FORMAT, "seed": seed}
     marker = out / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == facts:
+    if marker.is_file() and _facts(marker) == facts:
         say(f"{out}: the sample is there already")
         return
-    if out.exists() and not marker.is_file() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty and holds no sample: give a new folder, or remove it first")
+    own = {MARKER, *(Path(data_set.root).parts[0] for data_set in DATA_SETS)} if marker.is_file() else set()
+    others = sorted(path.name for path in out.iterdir() if path.name not in own) if out.exists() else []
+    if others:
+        raise FileExistsError(
+            f"{out} holds what is no part of a sample ({', '.join(others[:3])}): give a new folder, or remove it first"
+        )
     building = out.with_name(out.name + ".part")
     for stale in (building, out):
         shutil.rmtree(stale, ignore_errors=True)
@@ -135,6 +139,14 @@ def make_sample(out: Path, seed: int = 2026, say: Callable[[str], object] = prin
         say(f"{out / data_set.root}: {count} images")
     (building / MARKER).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     building.rename(out)
+
+
+def _facts(marker: Path) -> object:
+    """What a marker says; None if it is damaged."""
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def write_data_set(out: Path, data_set: DataSet, rng: np.random.Generator) -> int:

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rfclip.images import DAMAGE
+
 IGNORED = 255
 # VOC's outlines, 255, cover 6 % of real label maps and its background, 0, 68 %; with 1 taken off 255 has both shares
 WIDEST_OUTLINES = 0.1
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 SCAN, END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG: pixels follow, and the end; neither occurs among the pixels
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError, Image.DecompressionBombError)
+READ_ERRORS = (*DAMAGE, MemoryError, Image.DecompressionBombError)
 AGAIN = "make the sample again: remove it, then python datasets/make_sample.py"
 
 

@@ -111,6 +111,11 @@ def test_another_sample_is_made_anew_and_other_folders_are_left_alone(
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="holds no sample"):
+    with pytest.raises(FileExistsError, match="holds what is no part of a sample"):
         script.make_sample(other)
     assert (other / "mine.txt").read_text() == "keep"
+    (out / "mine.txt").write_text("keep")
+    (out / script.MARKER).write_text("damaged")
+    with pytest.raises(FileExistsError, match=r"\(mine\.txt\)"):
+        script.make_sample(out)
+    assert (out / "mine.txt").read_text() == "keep"
