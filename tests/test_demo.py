@@ -3,7 +3,11 @@
 import html
 import json
 import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +18,11 @@ from rfclip.demo import studio as S
 from rfclip.demo.viewer import LONGEST_SIDE, frame, viewer
 
 
-@pytest.fixture
-def studio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S.Studio:
-    monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path))
-    return S.Studio("tiny", None, "cpu", 336)
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S.Studio]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield S.Studio("tiny", None, "cpu", 336)
 
 
 def result(names: tuple[str, ...], shape: tuple[int, int] = (4, 6)) -> Segmentation:
@@ -45,6 +50,24 @@ def test_methods_share_one_clip(studio: S.Studio) -> None:
     assert not np.array_equal(found["paper"], found["vanilla_clip"])
 
 
+def test_a_method_is_built_once_by_all_threads(studio: S.Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, change = [], OpenVocabSegmenter.changed
+    monkeypatch.setattr(
+        OpenVocabSegmenter, "changed", lambda *given: time.sleep(0.05) or built.append(given) or change(*given)
+    )
+    image, studio = S.sample("drawn scene")[:64, :64], S.Studio("tiny", None, "cpu", 336)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: studio.segment(image, "sky, cat", "auto", "paper"), range(4)))
+    studio.segment(image, "sky, cat", "words", "paper")
+    assert len(built) == 2  # without a background, and with one
+
+
+@pytest.mark.parametrize("method", [None, ["paper"], "nothing"])
+def test_methods_that_are_refused(studio: S.Studio, method: Any) -> None:
+    with pytest.raises(ValueError, match="method is one of paper, release, mean_kk"):
+        studio.segment(S.sample("drawn scene"), "sky", "auto", method)
+
+
 def test_a_background_takes_what_is_uncertain(studio: S.Studio) -> None:
     assert studio.segment(S.sample("drawn scene"), "sky, cat", "words", "paper").names[0] == "background"
 
@@ -53,6 +76,17 @@ def test_the_explanation_is_a_page(studio: S.Studio) -> None:
     page = studio.explain(S.sample("drawn scene"), "sky, grass", "auto", "paper")
     assert "What RefocusCLIP does with the picture" in page
     assert "Click a patch" in page
+    assert "smaller copy" not in page
+
+
+def test_a_large_picture_is_explained_on_a_smaller_copy(studio: S.Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(S, "EXPLAINED_PIXELS", 19200)
+    page = studio.explain(S.sample("drawn scene"), "sky, grass", "auto", "paper")
+    assert "160 x 120 pixels, seen as " in page
+    assert "(a smaller copy: the picture has 320 x 240 pixels)" in page
+    monkeypatch.setattr(S, "MOST_VALUES", 19200)
+    with pytest.raises(ValueError, match="2 classes on 160 x 120 pixels"):
+        studio.explain(S.sample("drawn scene"), "sky, grass", "auto", "paper")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +118,22 @@ def test_too_many_classes_on_a_large_picture(studio: S.Studio) -> None:
 
 def test_an_upload_is_read(tmp_path: Path) -> None:
     Image.new("RGBA", (7, 5), (1, 2, 3, 255)).save(tmp_path / "a.png")
-    assert S.read_upload(tmp_path / "a.png").tolist() == [[[1, 2, 3]] * 7] * 5
+    image, caption = S.read_upload(tmp_path / "a.png")
+    assert image.tolist() == [[[1, 2, 3]] * 7] * 5
+    assert caption == "a.png: 7 x 5 pixels"
+
+
+def test_of_an_animation_it_is_said_that_the_first_frame_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (7, 5), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert S.read_upload(tmp_path / "a.gif")[1] == "a.gif: 7 x 5 pixels, the first of 3 frames"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((30, 20), (30, 20)), ((20000, 30), (1000, 62)), ((1, 5000), (62, 1000)), ((1, 1), (1, 1))]
+)
+def test_the_preview_is_small_and_never_too_slim(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert S.thumbnail(np.zeros((size[1], size[0], 3), np.uint8)).shape[1::-1] == expected
 
 
 def test_uploads_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,15 +71,30 @@ def said(browser: Any) -> str:
     return browser.find_element("tag name", "body").text
 
 
+def preview_size(browser: Any) -> list[int]:
+    return browser.execute_script(
+        "const image = document.querySelector('#preview img'); return [image.naturalWidth, image.naturalHeight]"
+    )
+
+
+def send(browser: Any, picture: Path) -> None:
+    """Upload a picture."""
+    find(browser, "#upload input[type=file]")[0].send_keys(str(picture))
+
+
 def test_upload_segment_and_explain(page: Any, tmp_path: Path) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
 
     from rfclip.demo.studio import sample
 
     Image.fromarray(sample("drawn scene")[:, :200]).save(tmp_path / "mine.png")
-    find(page, "#upload input[type=file]")[0].send_keys(str(tmp_path / "mine.png"))
-    until(page, lambda: "mine" in find(page, "#upload")[0].text)
-    until(page, lambda: page.execute_script("return document.querySelector('#preview img').naturalWidth") == 200)
+    send(page, tmp_path / "mine.png")
+    until(page, lambda: "mine.png: 200 x 240 pixels" in find(page, "#preview")[0].text)
+    assert preview_size(page) == [200, 240]
+    button = find(page, "#go")[0].rect
+    assert button["y"] + button["height"] < 900  # to be reached without scrolling
+    assert not find(page, "#opacity")  # it is beside the result
     find(page, "#go")[0].click()
 
     enter(page, "#result iframe")
@@ -90,6 +105,16 @@ def test_upload_segment_and_explain(page: Any, tmp_path: Path) -> None:
     assert page.execute_script("return [arguments[0].width, arguments[0].height]", canvas) == [200, 240]
     ActionChains(page).move_to_element_with_offset(canvas, 5, 5).perform()
     assert re.fullmatch(r"(sky|grass|cat|building), probability [01][.]\d\d", find(page, "#under")[0].text)
+
+    canvas.send_keys(Keys.ARROW_LEFT * 30 + Keys.ARROW_DOWN * 30)
+    assert re.match("(sky|grass|cat|building), probability", find(page, "#under")[0].text)
+
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    for name in ("overlay", "labels"):
+        find(page, f"a[download='{name}.png']")[0].click()
+        until(page, (tmp_path / f"{name}.png").is_file)
+        with Image.open(tmp_path / f"{name}.png") as saved:
+            assert saved.size == (200, 240)
 
     drawn = "return [...arguments[0].getContext('2d').getImageData(0, 0, 200, 240).data]"
     opaque = page.execute_script(drawn, canvas)
@@ -113,11 +138,43 @@ def test_upload_segment_and_explain(page: Any, tmp_path: Path) -> None:
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def test_a_new_picture_makes_the_result_old_and_the_sample_comes_back(page: Any, tmp_path: Path) -> None:
+    def sample_button() -> Any:
+        return find(page, "#samples input")[0]
+
+    Image.new("RGB", (17000, 20), "red").save(tmp_path / "slim.png")
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    find(page, "#go")[0].click()
+    until(page, lambda: find(page, "#result iframe"))
+    until(
+        page, lambda: page.execute_script("return document.querySelector('#result').getBoundingClientRect().top < 400")
+    )
+    assert not find(page, "#result[data-stale]")
+
+    send(page, tmp_path / "slim.png")
+    until(page, lambda: preview_size(page) == [1000, 62])
+    until(page, lambda: find(page, "#result[data-stale]"))
+    assert not sample_button().is_selected()
+    find(page, "#go")[0].click()
+    until(page, lambda: not find(page, "#result[data-stale]"))
+    enter(page, "#result iframe")
+    assert find(page, "#canvas")[0].size["height"] == 12
+    page.switch_to.default_content()
+
+    page.execute_script("arguments[0].click()", sample_button())
+    until(page, lambda: preview_size(page) == [320, 240])
+    assert sample_button().is_selected()
+    until(page, lambda: "slim" not in find(page, "#upload")[0].text)
+    assert find(page, "#result[data-stale]")
+
+
 def test_refusals_are_shown_and_the_page_stays(page: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    find(page, "#upload input[type=file]")[0].send_keys(str(tmp_path / "bad.png"))
+    send(page, tmp_path / "bad.png")
     until(page, lambda: "bad.png cannot be read as a picture" in said(page))
-    assert page.execute_script("return document.querySelector('#preview img').naturalWidth") == 320
+    assert preview_size(page) == [320, 240]
 
     words = find(page, "#words textarea, #words input")[0]
     words.clear()

@@ -40,26 +40,60 @@ def test_page_and_pictures(run, photo, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--point", "80,3"], "point 80,3 is not in the picture: x is in 0..79"),
-        (["--plots", "labels,nothing"], "no plot 'nothing'; there are labels, attention"),
-        (["--layers", "7"], "layers [7] are not all among the layers 0..2"),
-        (["--method", "nothing"], "no profile 'nothing'"),
+        (["--plots", "labels,nothing"], "error: no plot 'nothing'; there are labels, attention"),
+        (["--layers", "7"], "error: layers [7] are not all among the layers 0..2"),
+        (["--method", "nothing"], "error: no profile 'nothing'"),
+        (["--point", "80,3"], "my photo.png: point 80,3 is not in the picture: x is in 0..79"),
     ],
 )
 def test_errors_are_one_sentence(run, photo, capsys, arguments, message):
-    assert run(photo, "--classes", "sky,tree", "--out", "out", *arguments) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and message in error
+    assert run(photo, photo.parent / "gone.png", "--classes", "sky,tree", "--out", "out", *arguments) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if message in line]
+    assert error.startswith(("error: ", "warning: "))
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--point", "1"], "'1' is no point: give X,Y in pixels, such as 120,80"),
+        (["--point", "1,2,3"], "'1,2,3' is no point"),
+        (["--layers", "x"], "'x' are no layers: give whole numbers from 0 on, as in 0,3"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_the_usage(run, photo, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        run(photo, "--classes", "sky", *arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_pictures_of_one_name_do_not_overwrite_each_other(run, photo, tmp_path):
-    other = tmp_path / "other" / "my photo.jpg"
-    other.parent.mkdir()
-    Image.open(photo).save(other)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.open(photo).save(tmp_path / folder / "my photo.png")
     arguments = ("--classes", "sky,tree", "--out", "out", "--plots", "budget", "--method", "mean_kk")
-    assert run(photo, other, *arguments) == 0
-    assert sorted(path.name for path in Path("out").glob("*.html")) == ["my photo_jpg.html", "my photo_png.html"]
+    assert run(photo, "a/my photo.png", "b/my photo.png", *arguments) == 0
+    assert len(list(Path("out").glob("*.html"))) == len(list(Path("out").glob("*_budget.png"))) == 3
+
+
+def test_what_cannot_be_explained_does_not_stop_the_rest(run, photo, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "clip.mp4").write_bytes(b"a video")
+    frames = [Image.new("RGB", (80, 60), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "deep" / "moving.gif", save_all=True, append_images=frames[1:])
+    arguments = ("--classes", "sky,tree", "--out", "out", "--plots", "budget", "--method", "mean_kk")
+    assert run(folder, photo, "gone.png", *arguments) == 1
+    said = capsys.readouterr()
+    assert sorted(str(path) for path in Path("out").rglob("*.html")) == ["out/deep/moving.html", "out/my photo.html"]
+    assert "moving.gif holds 2 images; the first one was taken" in said.out
+    assert said.out.endswith("2 done, 3 without a result; results in out\n")
+    warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+    assert [sum(part in line for line in warnings) for part in ("bad.png", "clip.mp4 is a video", "gone.png")] == [
+        1
+    ] * 3
 
 
 def test_help_names_the_plots(run, capsys):

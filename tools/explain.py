@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import _checkout  # noqa: F401
 
 import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip.api import OpenVocabSegmenter
+from rfclip.explain.explanation import shown_layers
 from rfclip.explain.figures import PLOTS, choose
 from rfclip.explain.report import explain
+from rfclip.pictures import Picture, find_pictures, read_frames
 from rfclip.run_options import method_block
+from rfclip.segment_files import Outcome
+from rfclip.vit import num_layers
+from rfclip.vocabulary import Vocabulary
 from rfclip.words import read_classes
 
 
@@ -25,7 +30,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "clicked, and a NAME_PLOT.png for each plot.",
         epilog="Plots: " + "; ".join(f"{name}: {plot.title.lower()}" for name, plot in PLOTS.items()) + ".",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("sources", nargs="+", metavar="IMAGE|FOLDER", help="what to explain")
     parser.add_argument(
         "--classes", required=True, help='as in tools/segment.py: "sky, temple|pagoda", a vocabulary, or its file'
     )
@@ -45,13 +50,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def point(text: str) -> tuple[float, float]:
     """'120,80' -> (120.0, 80.0)."""
-    x, y = text.split(",")
-    return float(x), float(y)
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no point: give X,Y in pixels, such as 120,80") from error
+    return x, y
 
 
 def numbers(text: str) -> list[int]:
     """'0,3' -> [0, 3]."""
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} are no layers: give whole numbers from 0 on, as in 0,3") from error
 
 
 def words(text: str) -> list[str]:
@@ -59,10 +70,30 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Explain each picture."""
+def run(args: argparse.Namespace) -> Outcome:
+    """Explain each picture; one that cannot be explained does not stop the others."""
     choose(args.plots)
     vocabulary = read_classes(args.classes)
+    pictures, problems = find_pictures(args.sources, args.out)
+    for problem in problems:
+        warn(problem)
+    if not pictures:
+        return Outcome(0, tuple(problems))
+    settings = settings_of(args, vocabulary)
+    done = 0
+    for picture in pictures:
+        try:
+            print(explain_one(picture, vocabulary, args.out / picture.name, settings))
+            done += 1
+        except (FileNotFoundError, ValueError, MemoryError) as error:
+            path, why = str(picture.path), str(error) or "not enough memory for it; make a smaller copy"
+            problems.append(why if path in why else f"{path}: {why}")
+            warn(problems[-1])
+    return Outcome(done, tuple(problems))
+
+
+def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What `explain` is told of all pictures; what cannot be used is found here, before the first of them."""
     segmenter = OpenVocabSegmenter(
         args.model,
         args.pretrained or "openai",
@@ -70,35 +101,42 @@ def run(args: argparse.Namespace) -> None:
         method=method_block(args.method),
         short_side=args.short_side,
     )
-    stems = Counter(Path(image).stem for image in args.images)
-    for image in args.images:
-        path = Path(image)
-        name = path.stem if stems[path.stem] == 1 else path.name.replace(".", "_")
-        explain(
-            path,
-            vocabulary,
-            args.out,
-            segmenter=segmenter,
-            baseline=method_block(args.without),
-            point=args.point,
-            layers=args.layers,
-            plots=args.plots,
-            name=name,
-        )
-        print(args.out / f"{name}.html")
+    segmenter.prepare(vocabulary)
+    return {
+        "segmenter": segmenter,
+        "baseline": method_block(args.without),
+        "point": args.point,
+        "layers": shown_layers(args.layers, num_layers(segmenter.loaded.model.visual)),
+        "plots": args.plots,
+    }
+
+
+def explain_one(picture: Picture, vocabulary: Vocabulary, target: Path, settings: dict[str, Any]) -> str:
+    """Explain a picture; `target` is its page without the ending. Returns the line that reports it."""
+    if picture.is_video:
+        raise ValueError(f"{picture.path} is a video, and pictures are explained: save one of its frames")
+    frame = next(read_frames(picture))
+    explain(frame.image, vocabulary, target.parent, name=target.name, **settings)
+    return "\n".join(filter(None, [f"{target}.html", frame.note]))
+
+
+def warn(sentence: str) -> None:
+    """Report a problem."""
+    print(f"warning: {' '.join(sentence.split())}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one sentence."""
+    """Exit status 0: all well; 1: a picture was not explained, or nothing ran."""
     args = parse(arguments)
     try:
-        run(args)
+        outcome = run(args)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if args.traceback:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    return 0
+    print(f"{outcome.done} done, {len(outcome.problems)} without a result; results in {args.out}")
+    return 1 if outcome.problems else 0
 
 
 if __name__ == "__main__":

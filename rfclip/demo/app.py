@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from rfclip.demo.studio import BACKGROUNDS, METHODS, MOST_BYTES, SAMPLES, Studio, read_upload, sample
+from rfclip.demo.studio import BACKGROUNDS, METHODS, MOST_BYTES, SAMPLES, Studio, read_upload, sample, thumbnail
 from rfclip.demo.viewer import frame, viewer
 
 ADDRESS = "127.0.0.1"
@@ -25,58 +26,71 @@ def build(studio: Studio, note: str) -> gr.Blocks:
         studio: does the work.
         note: a sentence below the title.
     """
-    with gr.Blocks(title="RF-CLIP", analytics_enabled=False, delete_cache=(_KEEP, _KEEP)) as blocks:
+    with gr.Blocks(title="RF-CLIP", analytics_enabled=False, delete_cache=(_KEEP, _KEEP), fill_width=True) as blocks:
         gr.Markdown(f"# RF-CLIP: segment a picture with any words\n{note}")
-        picture = gr.State(sample(_FIRST))
         with gr.Row():
-            with gr.Column(scale=1, min_width=280):
-                preview = gr.Image(
-                    sample(_FIRST), label="picture", interactive=False, height=220, elem_id="preview", buttons=[]
-                )
-                upload = gr.File(label="your own", file_types=_FORMATS, height=110, elem_id="upload")
-                samples = gr.Radio([*SAMPLES], value=_FIRST, label="or a sample", elem_id="samples")
-                words = gr.Textbox(
-                    SAMPLES[_FIRST][1],
-                    label="words",
-                    info="commas part classes, | parts the names of one; or voc21, cityscapes, ...",
-                    elem_id="words",
-                )
-                background = gr.Radio([*BACKGROUNDS], value="auto", label="background", elem_id="background")
-                method = gr.Dropdown([*METHODS], value=METHODS[0], label="method", elem_id="method")
-                opacity = gr.Slider(0, 1, 0.55, label="opacity", elem_id="opacity")
+            with gr.Column(scale=1, min_width=320):
+                picture, words = _picture_and_words()
                 go = gr.Button("Segment", variant="primary", elem_id="go")
+                with gr.Accordion("background and method", open=False):
+                    background = gr.Radio([*BACKGROUNDS], value="auto", label="background", elem_id="background")
+                    method = gr.Dropdown([*METHODS], value=METHODS[0], label="method", elem_id="method")
             with gr.Column(scale=3), gr.Tabs():
                 with gr.Tab("Segmentation"):
-                    result = gr.HTML("<p>Nothing yet.</p>", elem_id="result")
+                    result = gr.HTML("<p>Nothing yet.</p>", elem_id="result", padding=False)
                 with gr.Tab("Explain"):
                     why = gr.Button("Show what the method does with the picture", elem_id="why")
-                    explanation = gr.HTML("<p>Nothing yet.</p>", elem_id="explanation")
+                    explanation = gr.HTML("<p>Nothing yet.</p>", elem_id="explanation", padding=False)
 
         @told
-        def uploaded(path: str | None) -> tuple[Any, Any]:
-            image = read_upload(path)
-            return image, image
+        def segment(*asked: Any) -> str:
+            return frame(viewer(studio.segment(*asked)), "segmentation")
 
         @told
-        def chosen(name: str) -> tuple[Any, Any, str]:
-            image = sample(name)
-            return image, image, SAMPLES[name][1]
-
-        @told
-        def segment(image: Any, names: str, rest: str, how: str, share: float) -> str:
-            return frame(viewer(studio.segment(image, names, rest, how), share), "segmentation")
-
-        @told
-        def explain(image: Any, names: str, rest: str, how: str) -> str:
-            return frame(studio.explain(image, names, rest, how), "explanation")
+        def explain(*asked: Any) -> str:
+            return frame(studio.explain(*asked), "explanation")
 
         asked = [picture, words, background, method]
-        upload.upload(uploaded, [upload], [picture, preview], api_visibility="private")
-        samples.input(chosen, [samples], [picture, preview, words], api_visibility="private")
-        for trigger in (go.click, words.submit):
-            trigger(segment, [*asked, opacity], [result], api_visibility="private")
-        why.click(explain, asked, [explanation], api_visibility="private")
+        for trigger, action, panel in (
+            (go.click, segment, result),
+            (words.submit, segment, result),
+            (why.click, explain, explanation),
+        ):
+            trigger(action, asked, [panel], api_visibility="private")
+            trigger(None, js=f"() => asked('#{panel.elem_id}')", api_visibility="private")
+        for change in (picture.change, words.change, background.change, method.change):
+            change(None, js="() => changed()", api_visibility="private")
     return blocks
+
+
+def _picture_and_words() -> tuple[gr.State, gr.Textbox]:
+    """The picture (H, W, 3), own or a sample, and the words."""
+    picture = gr.State(sample(_FIRST))
+    preview = gr.Image(
+        thumbnail(sample(_FIRST)), label=_FIRST, interactive=False, height=200, elem_id="preview", buttons=[]
+    )
+    upload = gr.File(label="your own", file_types=_FORMATS, height=120, elem_id="upload")
+    samples = gr.Radio([*SAMPLES], value=_FIRST, label="or a sample", elem_id="samples")
+    words = gr.Textbox(
+        SAMPLES[_FIRST][1],
+        label="words",
+        info="commas part classes, | parts the names of one; or voc21, cityscapes, ...",
+        elem_id="words",
+    )
+
+    @told
+    def uploaded(path: str | None) -> tuple[Any, ...]:
+        image, caption = read_upload(path)
+        return image, gr.Image(thumbnail(image), label=caption), None
+
+    @told
+    def chosen(name: str) -> tuple[Any, ...]:
+        image = sample(name)
+        return image, gr.Image(thumbnail(image), label=name), None, SAMPLES[name][1]
+
+    upload.upload(uploaded, [upload], [picture, preview, samples], api_visibility="private")
+    samples.input(chosen, [samples], [picture, preview, upload, words], api_visibility="private")
+    return picture, words
 
 
 def launch(blocks: gr.Blocks, port: int | None) -> None:
@@ -97,6 +111,7 @@ def launch(blocks: gr.Blocks, port: int | None) -> None:
         quiet=True,
         prevent_thread_lock=True,
         ssr_mode=False,
+        head_paths=[Path(__file__).parent / "head.html"],
         theme=gr.themes.Default(font=font, font_mono=("monospace",)),
     )
     print(f"Open {url} in a browser of this machine; Ctrl-C ends it.", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -15,19 +15,21 @@ from rfclip.explain.explanation import examine
 from rfclip.explain.figures import draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.explain.report import facts_of
-from rfclip.images import read_image
+from rfclip.images import frame_count, read_image
 from rfclip.run_options import method_block
 from rfclip.vocabulary import Vocabulary, load_vocabulary, shipped_vocabularies
 from rfclip.words import parse_classes, with_background
 
 MOST_BYTES = 20_000_000  # of an uploaded file
 MOST_PIXELS = 16_000_000  # of an uploaded picture
+PREVIEW_SIDE = 1000  # pixels of the picture that is shown before it is segmented
 MOST_CHARACTERS = 4000  # of the words
 MOST_NAMES = 120  # aliases included
 MOST_VALUES = 400_000_000  # pixels times classes: probabilities of 1.6 GB
 BACKGROUNDS = ("auto", "words", "none")
 METHODS = ("paper", "release", "mean_kk", "naclip", "clear_clip", "sclip", "mask_clip", "vanilla_clip")
 PLOTS = ("labels", "attention", "distraction")
+EXPLAINED_PIXELS = 2_000_000  # the figures show no more of a picture
 THRESHOLD = 0.1  # probability below which a pixel is background, where there is one
 
 
@@ -45,7 +47,7 @@ SAMPLES = {
 
 
 class Studio:
-    """One loaded CLIP, and segmenters of all methods that share it.
+    """One loaded CLIP, and segmenters of all methods that share it; several threads may use it at a time.
 
     Args:
         model, pretrained, device, short_side: as OpenVocabSegmenter takes them.
@@ -53,32 +55,57 @@ class Studio:
 
     def __init__(self, model: str, pretrained: str | None, device: str | None, short_side: int) -> None:
         self._segmenter = OpenVocabSegmenter(model, pretrained or "openai", device, short_side=short_side)
+        self._built: dict[tuple[str, bool], OpenVocabSegmenter] = {}
+        self._lock = Lock()
 
     def segment(self, image: np.ndarray, words: str, background: str, method: str) -> Segmentation:
         """Segment an (H, W, 3) picture; ValueError if the settings or the words cannot be used."""
         vocabulary = read_words(words, background)
-        height, width = image.shape[:2]
-        if height * width * len(vocabulary.names) > MOST_VALUES:
-            raise ValueError(
-                f"{len(vocabulary.names)} classes on {width} x {height} pixels need too much memory for this page: "
-                "name fewer, take a smaller picture, or use tools/segment.py"
-            )
+        _check_size(image, vocabulary)
         return self._with(vocabulary, method)(image, vocabulary)
 
     def explain(self, image: np.ndarray, words: str, background: str, method: str) -> str:
-        """Return the page that explains what a method does with an (H, W, 3) picture."""
+        """Return the page that explains what a method does with an (H, W, 3) picture; a large one is made smaller."""
         vocabulary = read_words(words, background)
+        copy = reduced(image, EXPLAINED_PIXELS)
+        _check_size(copy, vocabulary)
         segmenter = self._with(vocabulary, method)
-        explanation = examine(segmenter, image, vocabulary)
+        explanation = examine(segmenter, copy, vocabulary)
         pictures = save_all(draw(explanation, PLOTS))
         facts = facts_of(segmenter, explanation)
+        if copy is not image:
+            facts["Picture"] += f" (a smaller copy: the picture has {image.shape[1]} x {image.shape[0]} pixels)"
         return build_page(explanation, pictures, f"What {explanation.methods[1]} does with the picture", facts)
 
     def _with(self, vocabulary: Vocabulary, method: str) -> OpenVocabSegmenter:
-        settings: dict[str, Any] = {"prob_thd": 0.0, "background_index": None}
-        if vocabulary.has_background:
-            settings = {"prob_thd": THRESHOLD, "background_index": 0}
-        return self._segmenter.changed(method=method_block(method), **settings)
+        """A method's segmenter, built at its first use: without a cache on disk that calibrates."""
+        if method not in METHODS:
+            raise ValueError(f"method is one of {', '.join(METHODS)}, got {method!r}")
+        key = (method, vocabulary.has_background)
+        with self._lock:
+            if key not in self._built:
+                threshold, index = (THRESHOLD, 0) if vocabulary.has_background else (0.0, None)
+                self._built[key] = self._segmenter.changed(method_block(method), threshold, index)
+            return self._built[key]
+
+
+def reduced(image: np.ndarray, pixels: int) -> np.ndarray:
+    """An (H, W, 3) uint8 picture with about so many pixels at most; itself if it has no more."""
+    height, width = image.shape[:2]
+    scale = (pixels / (height * width)) ** 0.5
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def _check_size(image: np.ndarray, vocabulary: Vocabulary) -> None:
+    height, width = image.shape[:2]
+    if height * width * len(vocabulary.names) > MOST_VALUES:
+        raise ValueError(
+            f"{len(vocabulary.names)} classes on {width} x {height} pixels need too much memory for this page: "
+            "name fewer, take a smaller picture, or use tools/segment.py"
+        )
 
 
 def read_words(words: str, background: str) -> Vocabulary:
@@ -102,8 +129,8 @@ def read_words(words: str, background: str) -> Vocabulary:
     return with_background(typed, background)
 
 
-def read_upload(path: str | Path | None) -> np.ndarray:
-    """Return an uploaded picture as (H, W, 3) uint8 RGB.
+def read_upload(path: str | Path | None) -> tuple[np.ndarray, str]:
+    """Return an uploaded picture as (H, W, 3) uint8 RGB, and a line that says what it is.
 
     Raises:
         ValueError: it is too large, or no picture. The sentence does not tell where on this machine it lies.
@@ -112,20 +139,41 @@ def read_upload(path: str | Path | None) -> np.ndarray:
         raise ValueError("choose a picture first: drop one on the page, or take a sample")
     path = Path(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"{path.name} is larger than {MOST_BYTES // 10**6} MB: make a smaller copy")
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise ValueError(
-                    f"{path.name} has {width} x {height} pixels, and the page takes {MOST_PIXELS // 10**6} million: "
-                    "make a smaller copy, or use tools/segment.py"
-                )
-        return read_image(path)
+        _check_file(path)
+        image, frames = read_image(path), _frames(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ValueError) and str(error).startswith(path.name):
             raise
         raise ValueError(f"{path.name} cannot be read as a picture: take a PNG, JPEG, WebP, GIF or TIFF") from error
+    note = f", the first of {frames} frames" if frames > 1 else ""
+    return image, f"{path.name}: {image.shape[1]} x {image.shape[0]} pixels{note}"
+
+
+def _check_file(path: Path) -> None:
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path.name} is larger than {MOST_BYTES // 10**6} MB: make a smaller copy")
+    with Image.open(path) as image:
+        width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"{path.name} has {width} x {height} pixels, and the page takes {MOST_PIXELS // 10**6} million: "
+            "make a smaller copy, or use tools/segment.py"
+        )
+
+
+def _frames(path: Path) -> int:
+    try:
+        return frame_count(path)
+    except (OSError, EOFError, ValueError, SyntaxError):  # only its later frames are bad
+        return 1
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """A small copy of an (H, W, 3) uint8 picture; one that is too slim to be seen becomes wider."""
+    longest = max(image.shape[:2])
+    scale = min(1.0, PREVIEW_SIDE / longest)
+    width, height = (max(round(side * scale), round(longest * scale / 16), 1) for side in image.shape[1::-1])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def sample(name: str) -> np.ndarray:

@@ -53,16 +53,20 @@ def viewer(result: Segmentation, opacity: float = 0.55) -> str:
         "picture": _data_url(Image.fromarray(result.image).resize(size, Image.Resampling.BILINEAR)),
         "labels": _data_url(_resized(result.labels, size)),
         "certainty": _data_url(_resized(certainty * 255 + 0.5, size)),
+        "map": _data_url(result.label_image()),  # to be saved, at the picture's own size
     }
     text = json.dumps(data).replace("<", "\\u003c")
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(data=text, opacity=round(opacity * 100))
 
 
-def frame(page: str, title: str, height: str = "46rem") -> str:
-    """Return an iframe that shows a page; its scripts run, and reach nothing outside of it."""
+def frame(page: str, title: str) -> str:
+    """Return an iframe that shows a page; its scripts run, and reach nothing outside of it.
+
+    The page says how tall it is, and head.html makes the frame so.
+    """
     return (
-        f'<iframe title="{html.escape(title)}" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
-        f'style="width: 100%; height: {height}; border: 0; background: #fff"></iframe>'
+        f'<iframe title="{html.escape(title)}" sandbox="allow-scripts allow-downloads" srcdoc="{html.escape(page)}" '
+        'style="width: 100%; height: 46rem; border: 0; background: #fff"></iframe>'
     )
 
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfclip.explain import style
+from rfclip.explain.plots import literal
 from rfclip.explain.style import Array
 
 PUBLISHED = "published (real data, ViT-B/16; not measured here)"
@@ -165,6 +166,7 @@ def agreement_matrix(names: Sequence[str], sizes: Sequence[int], agreement: Arra
         agreement: (S, S) common elements over all elements, 0..1.
         title: of the figure.
     """
+    names = [literal(name) for name in names]
     side = 2.6 + 0.55 * len(names)
     made = style.figure(side + 1.5, side, title)
     axis = made.subplots()
@@ -205,7 +207,7 @@ def vocabulary_audit(
     spread = np.nan_to_num(np.nanmax(np.nan_to_num(table, nan=-1), 1) - np.nanmin(np.nan_to_num(table, nan=-1), 1))
     shown = np.sort(np.argsort(-spread, kind="stable")[:most])
     rows = np.vstack([np.asarray(totals)[None], table[shown]])
-    labels = ["mIoU of all", *(classes[index] for index in shown)]
+    labels = ["mIoU of all", *(literal(classes[index]) for index in shown)]
     made = style.figure(11.5, 2.0 + 0.25 * max(len(labels), min(most, len(names))), title)
     left, right = made.subplots(1, 2, width_ratios=[1, 1.1])
     image = left.imshow(rows, cmap=style.SEQUENTIAL, vmin=0, vmax=100, aspect="auto")
@@ -213,14 +215,14 @@ def vocabulary_audit(
         value = rows[row, column]
         text, colour = ("-", "black") if np.isnan(value) else (f"{value:.1f}", "black" if value > 60 else "white")
         left.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    left.set_xticks(range(len(scores)), list(scores), fontsize=8.5)
+    left.set_xticks(range(len(scores)), [literal(name) for name in scores], fontsize=8.5)
     left.set_yticks(range(len(labels)), labels, fontsize=8.5)
     left.set_title("IoU, % (the classes that differ most)", fontsize=9)
     bar = made.colorbar(image, ax=left, fraction=0.05)
     bar.set_label("IoU, %", fontsize=8.5)
     places = np.arange(min(most, len(names)))
     right.barh(places, wrong[: len(places)], color=style.ORANGE)
-    right.set_yticks(places, list(names)[: len(places)], fontsize=8.5)
+    right.set_yticks(places, [literal(name) for name in names[: len(places)]], fontsize=8.5)
     right.invert_yaxis()
     right.set_title("names that win pixels of other classes", fontsize=9)
     right.set_xlabel("% of all pixels", fontsize=8.5)

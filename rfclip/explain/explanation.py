@@ -109,7 +109,7 @@ def examine(
     """
     picture = read_image(image)
     vit = segmenter.loaded.model.visual
-    shown = _shown_layers(layers, V.num_layers(vit))
+    shown = shown_layers(layers, V.num_layers(vit))
     view = _view(segmenter, picture)
     patch = locate_point(point, picture.shape[:2], view)
     vocabulary, queries = _queries(segmenter, classes)
@@ -181,7 +181,12 @@ def locate_point(point: tuple[float, float] | None, size: tuple[int, ...], view:
     return min(row, view.grid[0] - 1), min(column, view.grid[1] - 1)
 
 
-def _shown_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
+def shown_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Check 0-based layers of a model that has `count`; None: all, or MOST_LAYERS evenly spread.
+
+    Raises:
+        ValueError: a layer does not exist.
+    """
     if layers is None:
         shown = min(count, MOST_LAYERS)
         return tuple(round(index * (count - 1) / max(shown - 1, 1)) for index in range(shown))

@@ -244,8 +244,13 @@ def labels(
 
 
 def shorten(name: str, length: int = 24) -> str:
-    """A name that fits above a small map."""
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """A name that fits above a small map, to be drawn as it is."""
+    return literal(name if len(name) <= length else name[: length - 1] + "…")
+
+
+def literal(name: str) -> str:
+    """A name of the user's for matplotlib, which takes what stands between two $ for mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _class_legend(made: Figure, present: NDArray[np.int64], names: Sequence[str], table: NDArray[np.uint8]) -> None:

@@ -12,7 +12,7 @@ pytestmark = chromium.MARKS
 
 @pytest.fixture
 def page(explanation, tmp_path):
-    return write(explanation, tmp_path / "out", "photo", {"Method": "a test"}, ["labels", "budget"])[0].as_uri()
+    return write(explanation, tmp_path / "out", "photo", {"Method": "a test" * 20}, ["labels", "budget"])[0].as_uri()
 
 
 def open_page(browser, page):
@@ -27,13 +27,19 @@ def test_a_click_shows_the_attention_of_another_patch(browser, page):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
+    narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": False}  # the picture is shown smaller
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
     open_page(browser, page)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    widths = "return [...document.querySelectorAll('figure img')].map(image => [image.width, image.naturalWidth])"
+    assert all(shown == min(natural, 1200) for shown, natural in browser.execute_script(widths))
     before = browser.execute_script(PICTURES)
     assert len(before) == 2 + 2 * 3  # the picture, the colour bar, before and after in three layers
     picture = browser.find_element(By.ID, "picture")
     assert browser.find_element(By.ID, "chosen").text == "Chosen: row 1, column 6"
 
     width, height = picture.size["width"], picture.size["height"]
+    assert width < 340 and width / height == pytest.approx(1.5, abs=0.01)
     offset = (round((1.5 / 6 - 0.5) * width), round((2.5 / 4 - 0.5) * height))
     ActionChains(browser).move_to_element_with_offset(picture, *offset).click().perform()
     assert browser.find_element(By.ID, "chosen").text == "Chosen: row 3, column 2"

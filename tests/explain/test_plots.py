@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 
-from rfclip.explain import plots, style
+from rfclip.explain import charts, plots, style
 
 H, W, LAYERS = 3, 5, (0, 2)
 N = H * W
@@ -120,6 +122,23 @@ def test_labels_show_the_difference():
     assert (difference[12:] == style.on_grey(IMAGE)[12:]).all()
     assert {"without: MeanKK", "with: RefocusCLIP", "changed: 25.0 % of the pixels"} <= set(texts_of(figure))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "c" * 23 + "…"]
+
+
+def test_a_dollar_in_a_name_is_no_mathematics():
+    names = [r"$\frac$", "$x_1$", r"5\$ and 6\$"]
+    similarity, zeros = RNG.random((3, H, W)), np.zeros((48, 80), np.int64)
+    zeros[0, :3] = range(3)
+    scores = {name: np.arange(3.0) for name in names}
+    for figure in (
+        plots.similarity_maps(similarity, names, IMAGE),
+        plots.labels(IMAGE, zeros, zeros, names, [(9, 9, 9)] * 3, ("MeanKK", "RefocusCLIP")),
+        charts.agreement_matrix(names, [1, 2, 3], np.eye(3), "title"),
+        charts.vocabulary_audit(scores, [1.0, 2.0, 3.0], names, names, np.arange(3.0), "title"),
+    ):
+        assert style.png_bytes(figure)
+        drawn = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert {text.replace(r"\$", "$").removesuffix(" (1)") for text in drawn} >= {names[0]}
+        assert not any(is_math_text(text) for text in drawn)
 
 
 @pytest.mark.parametrize("layers", [1, 6, 13])
