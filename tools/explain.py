@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> Outcome:
     """Explain each picture; one that cannot be explained does not stop the others."""
     choose(args.plots)
     vocabulary = read_classes(args.classes)
-    pictures, problems = find_pictures(args.sources, args.out)
-    for problem in problems:
-        warn(problem)
+    pictures, problems, notes = find_pictures(args.sources, args.out)
+    for sentence in (*notes, *problems):
+        warn(sentence)
     if not pictures:
         return Outcome(0, tuple(problems))
     settings = settings_of(args, vocabulary)

@@ -85,12 +85,18 @@ def stripes(before: Array, after: Array | None, distractors: Bools, layers: Sequ
         axis.set_yticks(range(len(layers)), style.layer_names(layers), fontsize=8)
         axis.set_title(f"{moment} redistribution" if after is not None else "", fontsize=9, loc="left", pad=12)
         ever = np.flatnonzero(distractors.any(0))
-        axis.plot(ever, np.full(len(ever), -0.75), "v", color=style.ORANGE, ms=5, clip_on=False)
+        _mark(axis, ever, -0.75)
         axis.set_ylim(len(layers) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)
     axes[-1].set_xlabel("patch, in raster order   (orange marks: a distraction token in some layer)", fontsize=8.5)
     style.colour_bar(made, shown, axes, "attention received\n(1 = an even share)")
     return made
+
+
+def _mark(axis: Axes, columns: np.ndarray, height: float) -> None:
+    """Put a mark over columns; over none nothing, whose bounding box would have no end and squeeze the figure."""
+    if len(columns):
+        axis.plot(columns, np.full(len(columns), height), "v", color=style.ORANGE, ms=5, clip_on=False)
 
 
 def attention_matrix(before: Array, after: Array | None, distractors: Bools, layer: int) -> Figure:
@@ -110,7 +116,7 @@ def attention_matrix(before: Array, after: Array | None, distractors: Bools, lay
     marks = np.flatnonzero(distractors)
     for axis, (moment, values) in zip(axes[0], moments, strict=True):
         shown = axis.imshow(values * count, cmap=style.SEQUENTIAL, norm=norm, interpolation="antialiased")
-        axis.plot(marks, np.full(len(marks), -0.02 * count), "v", color=style.ORANGE, ms=5, clip_on=False)
+        _mark(axis, marks, -0.02 * count)
         axis.set_xlim(-0.5, count - 0.5)
         axis.set_ylim(count - 0.5, -0.5)
         axis.set_title(f"{moment} redistribution" if after is not None else "", fontsize=9, pad=12)

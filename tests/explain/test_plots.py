@@ -69,6 +69,15 @@ def test_attention_matrix():
     assert "block 2" in figure.get_suptitle()
 
 
+@pytest.mark.parametrize("after", [AFTER, None])
+def test_figures_without_any_distractor_can_be_laid_out(after):
+    """Saving warns, which is an error here, where a layout collapses."""
+    nobody = np.zeros_like(DISTRACTORS)
+    style.png_bytes(plots.stripes(BEFORE, after, nobody, LAYERS))
+    matrix = RNG.random((N, N))
+    style.png_bytes(plots.attention_matrix(matrix, None if after is None else matrix, nobody[0], 0))
+
+
 def test_distraction_maps_change_colour_at_the_threshold():
     ratio = np.array([[0.0, 0.5, 1.0, 2.0, 4.0, 1.5]])
     figure = plots.distraction_maps(ratio, (2, 3), ["input"])
