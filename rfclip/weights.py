@@ -10,12 +10,16 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rfclip.archives import ArchiveError, check_archive
+
+_Content = TypeVar("_Content")
 SIZE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
 _OWN_FILE = "a TorchScript archive of OpenAI, a .pt/.pth/.bin state dict or a .safetensors file"
 _PARSE_ERRORS = (  # what the readers raise on arbitrary bytes; found by feeding them damaged files
@@ -28,6 +32,7 @@ _PARSE_ERRORS = (  # what the readers raise on arbitrary bytes; found by feeding
     AssertionError,
     EOFError,
     MemoryError,
+    SyntaxError,
     struct.error,
     zipfile.BadZipFile,
     SafetensorError,
@@ -62,24 +67,19 @@ class WeightFile:
 def read_weights(path: Path) -> WeightFile:
     """Read a weight file of any accepted layout, decided by its content and not by its name.
 
-    No code in the file is run: of a TorchScript archive only the tensors are taken and no method is called,
-    other PyTorch files are unpickled with weights_only, safetensors files hold nothing but tensors. A state
-    dict may be nested under 'state_dict', and its names may all begin with 'module.'.
+    No code in the file is run, and no tensor reaches beyond its data: TorchScript archives are refused if loading
+    would do either (see `rfclip.archives`), and only their state_dict is taken; other PyTorch files are unpickled
+    with weights_only; safetensors files hold nothing but tensors. A state dict may be nested under 'state_dict',
+    and its names may all begin with 'module.'.
 
     Raises:
         WeightsNotFoundError: there is no such file.
-        WeightsError: the file is truncated, damaged or of another kind.
+        WeightsError: the file is truncated, damaged or of another kind, or would run code on loading.
     """
     if not path.exists():
         raise WeightsNotFoundError(f"weights file {path} does not exist: give the path of {_OWN_FILE}")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-        torchscript = head.startswith(b"PK\x03\x04") and _is_torchscript(path)
-    except OSError as error:
-        raise WeightsError(f"weights file {path} cannot be read ({error.strerror}): give {_OWN_FILE}") from error
-    except _PARSE_ERRORS as error:
-        raise _damaged(path, error) from error
+    head = _read(path, _first_bytes)
+    torchscript = head.startswith(b"PK\x03\x04") and _read(path, check_archive)
     read: Callable[[Path], object]
     if torchscript:
         read = _read_torchscript
@@ -90,9 +90,9 @@ def read_weights(path: Path) -> WeightFile:
     return _weight_file(path, _read(path, read), torchscript)
 
 
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(9)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -100,9 +100,11 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
-def _read(path: Path, read: Callable[[Path], object]) -> object:
+def _read(path: Path, read: Callable[[Path], _Content]) -> _Content:
     try:
         return read(path)
+    except ArchiveError as error:
+        raise WeightsError(f"weights file {path} {error}") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"weights file {path} is damaged, or holds Python objects beside tensors, which are not loaded "

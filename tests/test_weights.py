@@ -116,7 +116,7 @@ def write(path, kind, save_torchscript):
         torch.save(TENSORS, path, _use_new_zipfile_serialization=kind == "zip")
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "torchscript"])
 def test_fuzzed_files_are_read_or_give_a_sentence(tmp_path, kind, save_torchscript):
     path = tmp_path / "w.pt"
     write(path, kind, save_torchscript)
