@@ -74,10 +74,13 @@ def read_weights(path: Path) -> WeightFile:
 
     Raises:
         WeightsNotFoundError: there is no such file.
-        WeightsError: the file is truncated, damaged or of another kind, or would run code on loading.
+        WeightsError: the file is truncated, damaged, not regular or of another kind, would run code on loading,
+            or holds a tensor that is sparse, nested, quantized or without values.
     """
     if not path.exists():
         raise WeightsNotFoundError(f"weights file {path} does not exist: give the path of {_OWN_FILE}")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise WeightsError(f"weights file {path} cannot be read (not a regular file): give {_OWN_FILE}")
     head = _read(path, _first_bytes)
     torchscript = head.startswith(b"PK\x03\x04") and _read(path, check_archive)
     read: Callable[[Path], object]
@@ -147,6 +150,12 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
     entries = {str(name): value for name, value in content.items()}
     if all(name.startswith("module.") for name in entries):
         entries = {name.removeprefix("module."): value for name, value in entries.items()}
+    odd = [name for name, value in entries.items() if isinstance(value, Tensor) and not _is_dense(value)]
+    if odd:
+        raise WeightsError(
+            f"weights file {path} holds tensors that are sparse, nested, quantized or without values "
+            f"({', '.join(odd[:3])}): save them as dense CPU tensors"
+        )
     sizes = {name for name in SIZE_ENTRIES if isinstance(entries.get(name), (Tensor, int, float))}
     weights = {name: value for name, value in entries.items() if name not in sizes}
     strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
@@ -156,6 +165,11 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
             "model's state_dict(), alone or under the key 'state_dict'"
         )
     return WeightFile(path, weights, torchscript, len(sizes) == len(SIZE_ENTRIES))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    return plain and tensor.device.type == "cpu"  # meta tensors have shapes alone
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, architecture: str) -> None:
@@ -211,6 +225,7 @@ def _unusable(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> li
         name
         for name, tensor in wanted.items()
         if name in tensors
+        and tensors[name].shape == tensor.shape
         and tensor.is_floating_point()
         and not (tensors[name].is_floating_point() and bool(tensors[name].float().isfinite().all()))
     ]
