@@ -10,12 +10,16 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rfclip.archives import ArchiveError, check_archive
+
+_Content = TypeVar("_Content")
 SIZE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
 _OWN_FILE = "a TorchScript archive of OpenAI, a .pt/.pth/.bin state dict or a .safetensors file"
 _PARSE_ERRORS = (  # what the readers raise on arbitrary bytes; found by feeding them damaged files
@@ -28,6 +32,7 @@ _PARSE_ERRORS = (  # what the readers raise on arbitrary bytes; found by feeding
     AssertionError,
     EOFError,
     MemoryError,
+    SyntaxError,
     struct.error,
     zipfile.BadZipFile,
     SafetensorError,
@@ -62,24 +67,22 @@ class WeightFile:
 def read_weights(path: Path) -> WeightFile:
     """Read a weight file of any accepted layout, decided by its content and not by its name.
 
-    No code in the file is run: of a TorchScript archive only the tensors are taken and no method is called,
-    other PyTorch files are unpickled with weights_only, safetensors files hold nothing but tensors. A state
-    dict may be nested under 'state_dict', and its names may all begin with 'module.'.
+    No code in the file is run, and no tensor reaches beyond its data: TorchScript archives are refused if loading
+    would do either (see `rfclip.archives`), and only their state_dict is taken; other PyTorch files are unpickled
+    with weights_only; safetensors files hold nothing but tensors. A state dict may be nested under 'state_dict',
+    and its names may all begin with 'module.'.
 
     Raises:
         WeightsNotFoundError: there is no such file.
-        WeightsError: the file is truncated, damaged or of another kind.
+        WeightsError: the file is truncated, damaged, not regular or of another kind, would run code on loading,
+            or holds a tensor that is sparse, nested, quantized or without values.
     """
     if not path.exists():
         raise WeightsNotFoundError(f"weights file {path} does not exist: give the path of {_OWN_FILE}")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-        torchscript = head.startswith(b"PK\x03\x04") and _is_torchscript(path)
-    except OSError as error:
-        raise WeightsError(f"weights file {path} cannot be read ({error.strerror}): give {_OWN_FILE}") from error
-    except _PARSE_ERRORS as error:
-        raise _damaged(path, error) from error
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise WeightsError(f"weights file {path} cannot be read (not a regular file): give {_OWN_FILE}")
+    head = _read(path, _first_bytes)
+    torchscript = head.startswith(b"PK\x03\x04") and _read(path, check_archive)
     read: Callable[[Path], object]
     if torchscript:
         read = _read_torchscript
@@ -90,9 +93,9 @@ def read_weights(path: Path) -> WeightFile:
     return _weight_file(path, _read(path, read), torchscript)
 
 
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(9)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -100,9 +103,11 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
-def _read(path: Path, read: Callable[[Path], object]) -> object:
+def _read(path: Path, read: Callable[[Path], _Content]) -> _Content:
     try:
         return read(path)
+    except ArchiveError as error:
+        raise WeightsError(f"weights file {path} {error}") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"weights file {path} is damaged, or holds Python objects beside tensors, which are not loaded "
@@ -145,6 +150,12 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
     entries = {str(name): value for name, value in content.items()}
     if all(name.startswith("module.") for name in entries):
         entries = {name.removeprefix("module."): value for name, value in entries.items()}
+    odd = [name for name, value in entries.items() if isinstance(value, Tensor) and not _is_dense(value)]
+    if odd:
+        raise WeightsError(
+            f"weights file {path} holds tensors that are sparse, nested, quantized or without values "
+            f"({', '.join(odd[:3])}): save them as dense CPU tensors"
+        )
     sizes = {name for name in SIZE_ENTRIES if isinstance(entries.get(name), (Tensor, int, float))}
     weights = {name: value for name, value in entries.items() if name not in sizes}
     strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
@@ -154,6 +165,11 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
             "model's state_dict(), alone or under the key 'state_dict'"
         )
     return WeightFile(path, weights, torchscript, len(sizes) == len(SIZE_ENTRIES))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    return plain and tensor.device.type == "cpu"  # meta tensors have shapes alone
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, architecture: str) -> None:
@@ -209,6 +225,7 @@ def _unusable(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> li
         name
         for name, tensor in wanted.items()
         if name in tensors
+        and tensors[name].shape == tensor.shape
         and tensor.is_floating_point()
         and not (tensors[name].is_floating_point() and bool(tensors[name].float().isfinite().all()))
     ]

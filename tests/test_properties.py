@@ -266,11 +266,16 @@ def test_a_damaged_animation_is_counted_or_a_sentence(tmp_path: Path, content: b
 
 
 @pytest.fixture
-def checkpoints(clip_files: dict[str, str], make_vit: Callable[..., Any]) -> list[bytes]:
-    """A CLIP as .safetensors, and a small state dict as PyTorch saves it."""
-    file = io.BytesIO()
-    torch.save({"weight": torch.arange(6.0), "bias": torch.zeros(2)}, file)
-    return [Path(clip_files["pretrained"]).read_bytes()[:4000], file.getvalue()]
+def checkpoints(tmp_path: Path, clip_files: dict[str, str], save_torchscript: Callable[..., None]) -> list[bytes]:
+    """A CLIP as .safetensors, a small state dict as PyTorch saves it, and as a TorchScript archive."""
+    file, tensors = io.BytesIO(), {"weight": torch.arange(6.0), "bias": torch.zeros(2)}
+    torch.save(tensors, file)
+    save_torchscript(tensors, tmp_path / "archive.pt")
+    return [
+        Path(clip_files["pretrained"]).read_bytes()[:4000],
+        file.getvalue(),
+        (tmp_path / "archive.pt").read_bytes(),
+    ]
 
 
 @settings(many, max_examples=60)

@@ -97,6 +97,31 @@ def test_a_folder_is_no_weights_file(tmp_path):
         read_weights(tmp_path)
 
 
+def test_a_pipe_is_no_weights_file(tmp_path):
+    os.mkfifo(tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"w\.pt cannot be read \(not a regular file\)"):
+        read_weights(tmp_path / "w.pt")
+
+
+ODD = {
+    "meta": lambda tensor: tensor.to("meta"),
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "csr": lambda tensor: tensor.to_sparse_csr(),
+    "nested": lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
+    "jagged": lambda tensor: torch.nested.nested_tensor([tensor, tensor], layout=torch.jagged),
+    "quantized": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # some of these kinds are young, some old
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", ["visual.proj", "vocab_size"])
+def test_only_dense_tensors_are_read(tmp_path, kind, name):
+    torch.save({**TENSORS, name: ODD[kind](TENSORS["visual.proj"])}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=rf"without values \({name}\)"):
+        read_weights(tmp_path / "w.pt")
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.98])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "torchscript"])
 def test_truncated_files_give_a_sentence(tmp_path, kind, share, save_torchscript):
@@ -116,7 +141,7 @@ def write(path, kind, save_torchscript):
         torch.save(TENSORS, path, _use_new_zipfile_serialization=kind == "zip")
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "torchscript"])
 def test_fuzzed_files_are_read_or_give_a_sentence(tmp_path, kind, save_torchscript):
     path = tmp_path / "w.pt"
     write(path, kind, save_torchscript)
@@ -220,6 +245,13 @@ def test_load_strictly_names_what_does_not_fit(change, says):
     assert "some.pt" in str(caught.value)
     assert "ViT-X" in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_load_strictly_does_not_compute_with_a_tensor_of_another_shape():
+    model, tensors = small()
+    tensors["0.bias"] = torch.zeros(()).expand(2**50)
+    with pytest.raises(WeightsError, match=r"0\.bias is \(1125899906842624,\), expected \(3,\)"):
+        load_strictly(model, tensors, "file", "model")
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
