@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rfclip.protocol import deviations
 from rfclip.published import differences, published_miou
 
 _FILE = Path(__file__).parent / "data" / "expected.json"
@@ -65,9 +66,9 @@ def _expected(entry: Mapping[str, Any], benchmark: str, manifest: Mapping[str, A
     if "published" in entry:
         comparable = not differences(benchmark, manifest)
         return published_miou(benchmark, entry["profile"], entry["pamr"]) if comparable else None
-    weights = manifest["weights"].get("sha256")
-    same = (weights, manifest["data"]["images"]) == (entry["weights"], entry["images"].get(benchmark))
-    return entry["mIoU"].get(benchmark) if same else None
+    found = (manifest["weights"].get("sha256"), manifest["data"]["images"], manifest["vocabulary"]["name"])
+    same = found == (entry["weights"], entry["images"].get(benchmark), benchmark) and manifest["precision"] == "fp32"
+    return entry["mIoU"].get(benchmark) if same and not deviations(benchmark, manifest) else None
 
 
 def _compare(miou: float | None, expected: float, tolerance: float, source: str) -> dict[str, Any]:

@@ -198,5 +198,9 @@ def test_measured_expectations_belong_to_weights_and_images(monkeypatch: pytest.
     found = verdict("voc21", result("voc21", 35.9))
     assert found is not None and found["passed"] and "measured by this project" in found["sentence"]
     assert verdict("voc21", result("voc21", 35.9, data={"images": 4})) is None
+    assert verdict("voc21", result("voc21", 35.9, precision="bf16")) is None
+    assert verdict("voc21", result("voc21", 35.9, vocabulary={"name": "voc21_clean"})) is None
+    other = config_facts(build_config(Options(benchmark_config("voc21"), cfg_options={"model.prob_thd": 0.5})))
+    assert verdict("voc21", result("voc21", 35.9, config=other)) is None
     assert verdict("voc20", result("voc20", 35.9)) is None
     assert summary.COLUMNS["published"] == HEADING
