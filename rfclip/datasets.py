@@ -10,7 +10,7 @@ import cv2
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 
-from rfclip.areas import DataError
+from rfclip.areas import DataError, fingerprint
 
 _VOC = PascalVOCDataset.METAINFO
 _COCO_THINGS = COCOStuffDataset.METAINFO["classes"][:80]
@@ -82,7 +82,7 @@ class COCOObjectDataset(BaseSegDataset):
 
 
 class CheckedPipeline:
-    """A data set's transforms, whose errors name the image.
+    """A data set's transforms, whose errors name the image and whose samples know the fingerprint of their files.
 
     Args:
         pipeline: The transforms, from what the data set knows of an image to what the model gets.
@@ -99,7 +99,8 @@ class CheckedPipeline:
         """
         files = " or its labels ".join(str(info[key]) for key in ("img_path", "seg_map_path") if key in info)
         try:
-            return self.pipeline(info)
+            data = fingerprint(info)
+            transformed = self.pipeline(info)
         except (
             OSError,
             AssertionError,
@@ -109,6 +110,8 @@ class CheckedPipeline:
         ) as error:  # as the decoders raise
             reason = " ".join(str(error).split())
             raise DataError(f"{files} cannot be read ({type(error).__name__}: {reason})") from error
+        transformed["data_samples"].set_metainfo({"fingerprint": data})
+        return transformed
 
 
 def missing_data(dataset: Mapping[str, Any]) -> str | None:

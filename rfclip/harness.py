@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
@@ -33,7 +34,7 @@ from rfclip.run_options import Options, benchmark_name, build_config, list_datas
 RESULTS = "results.json"
 LOCK = ".lock"  # held by the run that writes into a folder
 PATIENCE = 15  # seconds; the data loader's workers of a killed run hold its lock for a few more
-_SETUP_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError, SyntaxError)
+_SETUP_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError, SyntaxError, AttributeError)
 
 
 class UserError(Exception):
@@ -110,17 +111,34 @@ def _alone(folder: Path) -> Iterator[None]:
         return
     with _setup():
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=PATIENCE)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise ValueError(
-                f"another run is writing into {folder}: wait for its end, or give another --work-dir"
-            ) from error
+        lock = FileLock(folder / LOCK)
+        _acquire(lock, folder)
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: BaseFileLock, folder: Path) -> None:
+    """Take the lock, or go on with a warning where the file system has none."""
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print_log(f"{folder} belongs to another run; waiting for up to {PATIENCE} s.", "current")
+            lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise ValueError(
+            f"another run is writing into {folder}: wait for its end, or give another --work-dir"
+        ) from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+        print_log(
+            f"{folder} cannot be locked ({error}): see to it that one run at a time writes there.",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _not_drawn(options: Options) -> str:
@@ -144,8 +162,8 @@ def _prepare(log: AreaLog, facts: Mapping[str, Any], dataset: BaseDataset, resum
             lines = log.read(facts["vocabulary"]["classes"]) if resume else {}
             now = fingerprints(dataset, lines.keys()) if lines else {}
             kept = [areas for areas in lines.values() if areas.data == now.get(areas.image)]
-            if len(kept) < len(lines):
-                print_log(f"{len(lines) - len(kept)} finished images have changed and are done again.", "current")
+            if len(kept) < len(now):
+                print_log(f"{len(now) - len(kept)} finished images have changed and are done again.", "current")
             log.keep(kept)
             (log.folder / RESULTS).unlink(missing_ok=True)
     broadcast_object_list(finished)

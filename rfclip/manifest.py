@@ -65,12 +65,18 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_facts(cfg: Config) -> dict[str, Any]:
-    """The parts of a config that decide numbers, without paths: model, data set with its pipeline, evaluator.
+    """The parts of a config that decide numbers, without paths: model, data set with its pipeline, evaluator, loop.
 
     The data root is left out: moved data is the same data, which :func:`data_facts` can tell.
     """
-    dataset = {key: value for key, value in cfg.test_dataloader.dataset.to_dict().items() if key != "data_root"}
-    parts = {"model": cfg.model.to_dict(), "dataset": dataset, "evaluator": cfg.test_evaluator.to_dict()}
+    dataset = cfg.test_dataloader.dataset.to_dict()
+    parts = {
+        "model": cfg.model.to_dict(),
+        "dataset": {key: value for key, value in dataset.items() if key not in ("data_root", "test_mode")},
+        "evaluator": {key: cfg.test_evaluator.get(key) for key in ("type", "ignore_index")},
+        "loop": cfg.get("test_cfg"),
+        "data_preprocessor": cfg.get("data_preprocessor"),
+    }
     return without_paths(parts)
 
 

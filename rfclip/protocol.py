@@ -12,6 +12,7 @@ from rfclip.run_options import Options, build_config
 
 # Entries that change no number, or that a manifest tells of by themselves
 _LEFT_OUT = ("model.clip", "model.method", "model.vocabulary", "model.keep_seg_logits", "model.test_cfg.window_batch")
+_WINDOW = ("model.test_cfg.crop_size", "model.test_cfg.stride")
 _ABSENT = "nothing"
 
 
@@ -27,14 +28,30 @@ def deviations(benchmark: str, manifest: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences like 'model.prob_thd 0.5 instead of 0.1', by the settings' names.
     """
+    return [f"{key} {value} instead of {shipped}" for key, value, shipped in _differing(benchmark, manifest)]
+
+
+def own_settings(benchmark: str, manifest: Mapping[str, Any]) -> list[str]:
+    """The settings of :func:`deviations` as the run has them, e.g. 'model.prior None', the same for all benchmarks.
+
+    Sizes of windows are left out: they go with the weights, and not all benchmarks have windows.
+    """
+    return [f"{key} {value}" for key, value, _ in _differing(benchmark, manifest) if key not in _WINDOW]
+
+
+def _differing(benchmark: str, manifest: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name, value and shipped value of each setting that differs; of a block that is None, the block alone."""
     if benchmark not in BENCHMARKS:
         return []
     there, shipped = dict(_leaves(manifest["config"])), _shipped(benchmark, bool(manifest["pamr"]))
-    return [
-        f"{key} {there.get(key, _ABSENT)} instead of {shipped.get(key, _ABSENT)}"
-        for key in sorted(there.keys() | shipped.keys())
-        if there.get(key, _ABSENT) != shipped.get(key, _ABSENT)
-    ]
+    keys = [key for key in sorted(there.keys() | shipped.keys()) if not _is_below_none(key, there)]
+    pairs = ((key, there.get(key, _ABSENT), shipped.get(key, _ABSENT)) for key in keys)
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _is_below_none(key: str, leaves: Mapping[str, Any]) -> bool:
+    parts = key.split(".")
+    return any(leaves.get(".".join(parts[:count]), _ABSENT) is None for count in range(1, len(parts)))
 
 
 @lru_cache

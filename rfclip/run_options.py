@@ -85,6 +85,7 @@ def build_config(options: Options) -> Config:
     if options.data_root is not None:
         _move_data(cfg, options.data_root)
     _merge(cfg, options.cfg_options)
+    _check_evaluator(cfg)
     return cfg
 
 
@@ -94,14 +95,33 @@ def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
     Raises:
         ValueError: The two are changed to different things.
     """
-    before = deepcopy(cfg.get("test_pipeline"))
+    before = deepcopy((cfg.get("test_pipeline"), cfg.test_dataloader.dataset.pipeline))
     cfg.merge_from_dict(dict(entries))
-    if before is None:
+    shown, used = cfg.get("test_pipeline"), cfg.test_dataloader.dataset.pipeline
+    if shown is None:
         return
-    before, shown, used = list(before), list(cfg.test_pipeline), list(cfg.test_dataloader.dataset.pipeline)
-    if shown != used and before not in (shown, used):
+    if shown != used and shown != before[0] and used != before[1]:
         raise ValueError("test_pipeline and test_dataloader.dataset.pipeline are given and differ: give one of them")
-    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline = used if shown == before else shown
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline = used if shown == before[0] else shown
+
+
+def _check_evaluator(cfg: Config) -> None:
+    """Let the evaluator be the one that results.json is made from; mmseg's IoUMetric, for mIoU, becomes it.
+
+    Raises:
+        ValueError: Another evaluator, several, or settings that it does not have.
+    """
+    given = cfg.get("test_evaluator")
+    entries = list(given) if isinstance(given, (list, tuple)) else [given]
+    only = dict(entries[0]) if len(entries) == 1 and entries[0] is not None else {}
+    kind, metrics = only.pop("type", None), list(only.pop("iou_metrics", ["mIoU"]))
+    known = only.keys() <= {"ignore_index", "prefix", "collect_device"}
+    if kind not in ("ExactIoUMetric", "IoUMetric") or metrics != ["mIoU"] or not known:
+        raise ValueError(
+            "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=...), which gives mIoU, aAcc and mAcc "
+            f"(label maps are written by --out); got {given}"
+        )
+    cfg.test_evaluator = {"type": "ExactIoUMetric", "ignore_index": 255, **only}
 
 
 def profile_file(name: str) -> Path:
@@ -156,8 +176,8 @@ def list_dataset(cfg: Config) -> BaseDataset:
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": [], "test_mode": True})
     if len(dataset) == 0:
         raise FileNotFoundError(f"no images in {dataset.data_root}: see datasets/README.md")
-    counts = Counter(dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
-    twice = [path for path, count in counts.items() if count > 1]
+    counts = Counter(Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
+    twice = [path for path, count in counts.items() if count > 1]  # however they are spelt
     if twice:
         raise ValueError(f"{twice[0]} stands {counts[twice[0]]} times in {dataset.ann_file}: take out what is double")
     return dataset

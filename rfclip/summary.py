@@ -11,7 +11,7 @@ from typing import Any
 
 from rfclip.configs_path import BENCHMARKS
 from rfclip.files import write_whole
-from rfclip.protocol import deviations
+from rfclip.protocol import own_settings
 from rfclip.published import HEADING, differences, published_miou
 
 COLUMNS = {
@@ -28,6 +28,10 @@ COLUMNS = {
     "weights": "weights",
     "note": "note",
 }
+
+
+METRICS = ("mIoU", "aAcc", "mAcc")
+CONFIG_PARTS = ("model", "dataset", "evaluator", "loop", "data_preprocessor")  # as config_facts gives them
 
 
 class MixedProtocolsError(ValueError):
@@ -56,11 +60,21 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if {"code", "config", "identity"} <= content["manifest"].keys() and "mIoU" in content["metrics"]:
+        if _is_whole(content["manifest"], content["metrics"]):
             return content
     except (ValueError, TypeError, KeyError, AttributeError):
         pass  # said below, in words for the user
     raise ValueError(f"{path} is damaged or of another version: run that benchmark again, or remove the file")
+
+
+def _is_whole(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> bool:
+    """Whether everything is there that a table reads."""
+    numbers = all(value is None or isinstance(value, (int, float)) for value in map(metrics.__getitem__, METRICS))
+    parts = all(
+        isinstance(manifest[key], dict) for key in ("weights", "data", "vocabulary", "templates", "code", "config")
+    )
+    single = all(key in manifest for key in ("profile", "pamr", "layers", "precision", "identity"))
+    return numbers and parts and single and manifest["config"].keys() == {*CONFIG_PARTS}
 
 
 def table(results: Mapping[str, Mapping[str, Any]], mixed: bool = False) -> list[dict[str, Any]]:
@@ -108,7 +122,7 @@ def protocol(benchmark: str, manifest: Mapping[str, Any]) -> str:
         "templates": manifest["templates"]["name"],
         "precision": manifest["precision"],
         "code": manifest["code"]["sha256"][:12],
-        "settings": "; ".join(deviations(benchmark, manifest)) or None,
+        "settings": "; ".join(own_settings(benchmark, manifest)) or None,
     }
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
 
@@ -121,7 +135,7 @@ def _row(benchmark: str, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "benchmark": benchmark,
         "images": manifest["data"]["images"],
-        **{key: _rounded(result["metrics"][key]) for key in ("mIoU", "aAcc", "mAcc")},
+        **{key: _rounded(result["metrics"][key]) for key in METRICS},
         "published": published_miou(benchmark, manifest["profile"], manifest["pamr"]),
         "vocabulary": manifest["vocabulary"]["name"],
         "profile": manifest["profile"],

@@ -33,6 +33,7 @@ def as_samples(pairs: list[tuple[torch.Tensor, torch.Tensor]], **extra: object) 
             pred_sem_seg=dict(data=prediction[None]),
             gt_sem_seg=dict(data=label[None].to(torch.uint8)),
             img_path=f"root/images/{index}.jpg",
+            fingerprint=f"print {index}",
             **extra,
         )
         for index, (prediction, label) in enumerate(pairs)
@@ -212,7 +213,9 @@ def test_results_of_another_disk_reach_the_log(tmp_path: Path) -> None:
     here = metric(log_dir=str(tmp_path / "b"))
     here.results = elsewhere.results
     here.evaluate(1)
-    assert set(AreaLog(tmp_path / "b").read(CLASSES)) == {"images/0.jpg"}
+    assert {name: areas.data for name, areas in AreaLog(tmp_path / "b").read(CLASSES).items()} == {
+        "images/0.jpg": "print 0"
+    }
 
 
 def test_label_maps_are_written_in_the_convention_of_the_data_set(tmp_path: Path) -> None:

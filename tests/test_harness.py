@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -170,9 +171,24 @@ def test_two_runs_do_not_write_into_one_folder(options: Options, monkeypatch: py
 
 def test_a_name_that_is_listed_twice_is_found_before_anything_runs(options: Options) -> None:
     path = Path("data/VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt")
-    path.write_text(path.read_text() + "3\n")
-    with pytest.raises(UserError, match=r"JPEGImages/3\.jpg stands 2 times in"):
-        run(options)
+    names = path.read_text()
+    for again in ("3", "./3"):
+        path.write_text(f"{names}{again}\n")
+        with pytest.raises(UserError, match=r"JPEGImages/3\.jpg stands 2 times in"):
+            run(options)
+
+
+def test_a_file_system_without_locks_is_warned_of(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Unlockable(FileLock):
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(harness, "FileLock", Unlockable)
+    monkeypatch.setattr(harness, "print_log", lambda text, *_: said.append(text))
+    assert run(options)["metrics"]
+    assert [line for line in said if "runs/voc20 cannot be locked" in line]
 
 
 def test_the_evaluators_settings_are_used(options: Options) -> None:
@@ -180,10 +196,32 @@ def test_the_evaluators_settings_are_used(options: Options) -> None:
     assert run(replace(options, cfg_options={"test_evaluator.ignore_index": 3}))["metrics"] != whole
 
 
+@pytest.mark.parametrize("evaluator", ["dict(type='IoUMetric', iou_metrics=['mIoU'])", "[dict(type='ExactIoUMetric')]"])
+def test_the_usual_evaluators_become_the_exact_one(options: Options, evaluator: str) -> None:
+    own = options.config.with_name("own.py")
+    own.write_text(f"_base_ = ['fake.py']\ntest_evaluator = dict(_delete_=True, **{evaluator})\n")
+    if evaluator.startswith("["):
+        own.write_text(options.config.read_text() + f"test_evaluator = {evaluator}\n")
+    cfg = build_config(replace(options, config=own))
+    assert cfg.test_evaluator == {"type": "ExactIoUMetric", "ignore_index": 255}
+
+
+@pytest.mark.parametrize("change", [{"iou_metrics": ["mDice"]}, {"type": "CityscapesMetric"}, {"output_dir": "x"}])
+def test_other_evaluators_are_refused(options: Options, change: dict[str, Any]) -> None:
+    entries = {f"test_evaluator.{key}": value for key, value in change.items()}
+    with pytest.raises(UserError, match="test_evaluator must be"):
+        run(replace(options, cfg_options=entries))
+
+
 def test_a_pipeline_changed_in_either_place_is_changed_in_both(options: Options) -> None:
     for key in ("test_pipeline", "test_dataloader.dataset.pipeline"):
         cfg = build_config(replace(options, cfg_options={f"{key}.1.scale": (2048, 100)}))
         assert cfg.test_pipeline[1].scale == cfg.test_dataloader.dataset.pipeline[1].scale == (2048, 100)
+    changed = options.config.read_text() + "test_pipeline = [dict(type='Resize', scale=(2048, 448), keep_ratio=True)]\n"
+    own = options.config.with_name("own.py")
+    own.write_text(changed)
+    cfg = build_config(replace(options, config=own, cfg_options={"test_dataloader.dataset.pipeline.1.scale": (9, 9)}))
+    assert cfg.test_pipeline[1].scale == cfg.test_dataloader.dataset.pipeline[1].scale == (9, 9)
     both = {"test_pipeline.1.scale": (2048, 9), "test_dataloader.dataset.pipeline.1.scale": (2048, 8)}
     with pytest.raises(ValueError, match="given and differ"):
         build_config(replace(options, cfg_options=both))

@@ -61,11 +61,22 @@ def test_facts_of_a_benchmark() -> None:
         {"test_dataloader.dataset.indices": 2},
         {"test_dataloader.dataset.pipeline.1.scale": (2048, 224)},
         {"test_evaluator.ignore_index": 0},
+        {"test_cfg.fp16": True},
+        {"data_preprocessor": {"type": "PaddingPreProcessor", "mean": [0.0] * 3, "std": [255.0] * 3}},
     ],
 )
 def test_identity_follows_the_settings(changes: dict[str, Any]) -> None:
     assert facts()["identity"] == facts()["identity"]
     assert facts(**changes)["identity"] != facts()["identity"]
+
+
+def test_identity_does_not_follow_what_decides_no_number() -> None:
+    changes = {
+        "test_evaluator.prefix": "x",
+        "test_dataloader.batch_size": 4,
+        "test_dataloader.dataset.test_mode": False,
+    }
+    assert facts(**changes)["identity"] == facts()["identity"]
 
 
 @pytest.mark.parametrize("entry", ["clip.pretrained", "clip.model", "method.distraction_dims"])

@@ -81,6 +81,8 @@ def test_only_the_published_protocol_can_be_compared() -> None:
         ("model.patch_fit", "pad", "model.patch_fit pad instead of crop"),
         ("model.refiner.num_iter", 1, "model.refiner.num_iter 1 instead of 10"),
         ("test_evaluator.ignore_index", 0, "evaluator.ignore_index 0 instead of 255"),
+        ("test_cfg.fp16", True, "loop.fp16 True instead of nothing"),
+        ("model.prior", None, "model.prior None instead of nothing"),
     ],
 )
 def test_a_setting_that_is_not_the_published_one_is_named(entry: str, value: Any, sentence: str) -> None:
@@ -109,6 +111,40 @@ def test_other_weights_code_or_activation_are_another_protocol() -> None:
     for first, second in pairs:
         with pytest.raises(MixedProtocolsError):
             table({"voc21": result("voc21", **first), "voc20": result("voc20", **second)})
+
+
+def test_one_change_to_all_benchmarks_is_one_protocol() -> None:
+    for entries in ({"model.prior": None}, {"model.logit_scale": 50.0}):
+        results = {}
+        for name in BENCHMARKS:
+            facts = config_facts(build_config(Options(benchmark_config(name), cfg_options=entries)))
+            results[name] = result(name, config=facts)
+        assert table(results)[-1]["benchmark"] == "mean"
+
+
+def test_windows_as_large_as_the_weights_want_are_one_protocol() -> None:
+    results = {}
+    for name in ("voc21", "voc20"):  # whole, and in windows
+        entries = {"model.test_cfg.crop_size": 336} if name == "voc20" else {}
+        facts = config_facts(build_config(Options(benchmark_config(name), cfg_options=entries)))
+        results[name] = result(name, config=facts, real=True)
+    rows = table(results)
+    assert [row["note"] for row in rows] == ["", "not comparable: model.test_cfg.crop_size 336 instead of 224"]
+
+
+def test_results_of_another_version_are_refused(tmp_path: Path) -> None:
+    assert {*result("voc21")["manifest"]["config"]} == {*summary.CONFIG_PARTS}
+    (tmp_path / "voc21").mkdir()
+    for key in ("weights", "data", "vocabulary", "templates", "profile", "pamr", "layers", "precision"):
+        content = result("voc21")
+        del content["manifest"][key]
+        (tmp_path / "voc21/results.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="of another version"):
+            read_results(tmp_path)
+    for change in ({"metrics": {"mIoU": "3"}}, {"manifest": {**result("voc21")["manifest"], "config": {"model": {}}}}):
+        (tmp_path / "voc21/results.json").write_text(json.dumps({**result("voc21"), **change}))
+        with pytest.raises(ValueError, match="of another version"):
+            read_results(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"manifest": {}, "metrics": {}}', '{"manifest": 1}'])
