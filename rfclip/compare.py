@@ -52,7 +52,8 @@ class Difference:
     Attributes:
         miou: Difference of the mIoU in percent points.
         low, high: Its interval of 95 percent, by resampling the images; None if they are too few.
-        better, worse: Images with a higher, and with a lower, mean IoU than the reference's.
+        better, worse: Images with a higher, and with a lower, mean IoU than the reference's, over the classes that are
+            labelled in the image: a few stray pixels of another class count as errors there, not as a class of IoU 0.
         images: Number of images.
     """
 
@@ -89,7 +90,7 @@ def difference(
     both = np.stack([areas, reference], 1).astype(np.float64)  # (n, 2, C, 3)
     whole = _miou(both.sum(0))
     miou = float(whole[0] - whole[1])
-    each = _miou(both)  # (n, 2); NaN for an image without any class
+    each = _miou(both, labelled_only=True)  # (n, 2); NaN for an image without any class
     gain = np.nan_to_num(each[:, 0] - each[:, 1])
     low = high = None
     if count >= FEWEST:
@@ -165,7 +166,8 @@ def footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     references = dict.fromkeys(str(row["method"]) for row in rows if row["difference"] is None)
     return [
         f"difference: mIoU minus that of {', '.join(references)}, in points, and its interval of 95 % over the images "
-        f"(paired bootstrap; none below {FEWEST} images). better / worse: images with a higher / lower mean IoU.",
+        f"(paired bootstrap; none below {FEWEST} images). better / worse: images with a higher / lower mean IoU over "
+        "the classes labelled in them.",
         f"* {HEADING}. Published numbers have protocols of their own (resolution, names, data): they are no reference "
         "for a difference.",
     ]
