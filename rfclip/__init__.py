@@ -10,11 +10,11 @@ from rfclip.compat import enable
 
 enable()
 
-from rfclip import datasets, evaluation, methods, preprocess, runtime  # noqa: E402, F401  (they register)
-from rfclip.api import OpenVocabSegmenter, Segmentation  # noqa: E402
-from rfclip.configs_path import config  # noqa: E402
-from rfclip.segmentor import RFCLIP, encode_dense  # noqa: E402
-from rfclip.version import __version__  # noqa: E402
+from rfclip import datasets, evaluation, methods, preprocess, runtime  # noqa: F401  (they register)
+from rfclip.api import OpenVocabSegmenter, Segmentation
+from rfclip.configs_path import config
+from rfclip.segmentor import RFCLIP, encode_dense
+from rfclip.version import __version__
 
 __all__ = ["RFCLIP", "OpenVocabSegmenter", "Segmentation", "__version__", "config", "encode_dense", "explain"]
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfclip.atomic_write import write_whole
 from rfclip.weights import hash_file
 
 
@@ -149,10 +150,8 @@ class AreaLog:
 
     def keep(self, areas: Iterable[ImageAreas]) -> None:
         """Delete all lines, of all processes, but these of the run."""
-        part = self.folder / f".areas.{os.getpid()}"
-        part.write_text("".join(f"{one.to_line(self.run)}\n" for one in areas), encoding="utf-8")
         first = self.folder / "areas-0.jsonl"
-        part.replace(first)
+        write_whole(first, "".join(f"{one.to_line(self.run)}\n" for one in areas))
         for path in self.folder.glob("areas-*.jsonl"):
             if path != first:
                 path.unlink()

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from numbers import Real
+from typing import SupportsIndex
 
 
 def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
@@ -37,8 +38,8 @@ def check_indices(what: str, values: object) -> tuple[int, ...]:
 
 def _index(what: str, value: object) -> int:
     try:
-        index = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
+        index = operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else -1
+    except TypeError:  # an array of several
         index = -1
     if index < 0:
         raise ValueError(f"{what} must be integers, counted from 0, got {value!r}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 
 from rfclip.areas import DataError, fingerprint
+from rfclip.images import DAMAGE
 
+_UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, cv2.error)
 _VOC = PascalVOCDataset.METAINFO
 _COCO_THINGS = COCOStuffDataset.METAINFO["classes"][:80]
 
@@ -46,7 +48,7 @@ class PascalVOC20Dataset(BaseSegDataset):
         **kwargs: Further arguments of mmseg's BaseSegDataset.
     """
 
-    METAINFO = dict(classes=_VOC["classes"][1:], palette=_VOC["palette"][1:])  # noqa: RUF012 (mmseg's interface)
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=_VOC["classes"][1:], palette=_VOC["palette"][1:])
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class COCOObjectDataset(BaseSegDataset):
         **kwargs: Further arguments of mmseg's BaseSegDataset.
     """
 
-    METAINFO = dict(classes=("background", *_COCO_THINGS), palette=voc_palette(81))  # noqa: RUF012
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=("background", *_COCO_THINGS), palette=voc_palette(81))
 
     def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = "_instanceTrainIds.png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
@@ -101,13 +103,7 @@ class CheckedPipeline:
         try:
             data = fingerprint(info)
             transformed = self.pipeline(info)
-        except (
-            OSError,
-            AssertionError,
-            SyntaxError,
-            ValueError,
-            cv2.error,
-        ) as error:  # as the decoders raise
+        except _UNREADABLE as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{files} cannot be read ({type(error).__name__}: {reason})") from error
         transformed["data_samples"].set_metainfo({"fingerprint": data})

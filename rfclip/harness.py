@@ -21,13 +21,12 @@ from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-import rfclip.runtime  # noqa: F401  (registers the hook and the wrapper)
 from rfclip.alarms import alarms
 from rfclip.areas import AreaLog, DataError
+from rfclip.atomic_write import write_whole
 from rfclip.datasets import CheckedPipeline
 from rfclip.evaluation import score
 from rfclip.expected import verdict
-from rfclip.files import write_whole
 from rfclip.manifest import circumstances, data_facts, decisive_facts, fingerprints
 from rfclip.run_options import Options, benchmark_name, build_config, list_dataset
 

@@ -158,9 +158,8 @@ class Queries:
             return cosines
         first, second = self.twins
         moved = (text != self.text).any(-1).expand(cosines.shape[:2])[:, first]  # (B, Q)
-        source = torch.where(moved, second, first)
-        own = torch.arange(len(first), device=first.device)
-        source = torch.where(own == first, own, source)
+        later = torch.arange(len(first), device=first.device) != first
+        source = torch.where(moved & later, second, first)
         return cosines.gather(1, source[..., None].expand_as(cosines))
 
 

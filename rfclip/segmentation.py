@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rfclip.atomic_write import write_whole
 from rfclip.overlay import OPACITY, legend_name, paint, with_legend
 from rfclip.vocabulary import Colour
 
@@ -114,15 +115,5 @@ class Segmentation:
             "shares": self.shares(),
             **(facts or {}),
         }
-        _write_whole(paths[2], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_whole(paths[2], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return paths
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never there in part; names that are no Unicode are escaped as JSON does it."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(text.encode("utf-8", "backslashreplace"))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

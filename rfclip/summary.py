@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rfclip.atomic_write import write_whole
 from rfclip.configs_path import BENCHMARKS
-from rfclip.files import write_whole
 from rfclip.protocol import own_settings
 from rfclip.published import HEADING, differences, published_miou
 

@@ -230,6 +230,4 @@ def _dataset_meta(dataset: str) -> Mapping[str, Any]:
     """METAINFO of a dataset class; imported here because mmseg's datasets take seconds to import."""
     from mmseg.registry import DATASETS
 
-    import rfclip.datasets  # noqa: F401  registers ours beside mmseg's
-
     return DATASETS.get(dataset).METAINFO

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rfclip.archives import ArchiveError, check_archive
+from rfclip.torch_archives import ArchiveError, check_archive
 
 _Content = TypeVar("_Content")
 SIZE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
@@ -68,7 +68,7 @@ def read_weights(path: Path) -> WeightFile:
     """Read a weight file of any accepted layout, decided by its content and not by its name.
 
     No code in the file is run, and no tensor reaches beyond its data: TorchScript archives are refused if loading
-    would do either (see `rfclip.archives`), and only their state_dict is taken; other PyTorch files are unpickled
+    would do either (see `rfclip.torch_archives`), and only their state_dict is taken; other PyTorch files are unpickled
     with weights_only; safetensors files hold nothing but tensors. A state dict may be nested under 'state_dict',
     and its names may all begin with 'module.'.
 

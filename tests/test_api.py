@@ -144,10 +144,10 @@ def test_arguments_that_cannot_be_used_are_one_sentence(segmenter: OpenVocabSegm
         with pytest.raises(ValueError, match="stem is how the names of the files begin"):
             out.save(tmp_path, stem)
     with pytest.raises(ValueError, match=r"opacity is a share, 0..1, got 'x'"):
-        out.overlay("x")  # type: ignore[arg-type]
+        out.overlay("x")
     for method in ({"type": "Nonsense"}, {"type": None}, {}, "SCLIP"):
         with pytest.raises((ValueError, TypeError), match=r"RefocusCLIP"):
-            segmenter.changed(method, 0.0, None)  # type: ignore[arg-type]
+            segmenter.changed(method, 0.0, None)
     with pytest.raises(ValueError, match="Nonsense"):
         OpenVocabSegmenter("tiny", method={"type": "Nonsense"})
 

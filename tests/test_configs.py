@@ -8,7 +8,6 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-import rfclip.datasets  # noqa: F401  (registers the two that mmseg lacks)
 from rfclip.configs_path import BENCHMARKS, benchmark_config, config, config_root
 
 CONFIGS = sorted(config_root().glob("*/*.py"))

@@ -10,7 +10,6 @@ from mmseg.datasets import COCOStuffDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-import rfclip  # noqa: F401
 from rfclip.areas import DataError
 from rfclip.datasets import CheckedPipeline, COCOObjectDataset, PascalVOC20Dataset, missing_data, voc_palette
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ class FakeDataset:
     """Just what the sampler reads of a data set."""
 
     data_root = "root"
-    metainfo = {"classes": tuple("abcde")}  # noqa: RUF012
+    metainfo: ClassVar[dict[str, tuple[str, ...]]] = {"classes": tuple("abcde")}
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmseg.registry import DATASETS
 
-import rfclip.datasets  # noqa: F401
 from rfclip import vocabulary
 from rfclip.text import load_templates
 from rfclip.vocabulary import distinct_colours, load_vocabulary, shipped_vocabularies

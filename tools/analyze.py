@@ -7,11 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
+from mmengine.config import Config
 
-import rfclip  # noqa: F401  (before anything of mmseg)
-
-from mmengine.config import Config  # isort: skip
 from rfclip.calibrate import read_images, resolve_distraction_dims
 from rfclip.clip_loader import LoadedCLIP, load_clip
 from rfclip.configs_path import BENCHMARKS, benchmark_config

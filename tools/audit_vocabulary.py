@@ -7,13 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
-
-import rfclip  # noqa: F401  (before anything of mmseg)
-
-from mmengine.config import Config  # isort: skip
-from mmseg.registry import DATASETS, MODELS  # isort: skip
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import numpy as np
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
 from rfclip.configs_path import BENCHMARKS, benchmark_config

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import torch
 
-import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip.benchmark.bench import FULL, QUICK
 from rfclip.benchmark.memory import environment
 from rfclip.benchmark.report import Report

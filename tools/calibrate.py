@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import torch
 
-import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip import calibrate
 from rfclip.clip_loader import load_clip
 from rfclip.explain.calibration import add_to_data_file, calibrated, rule, write_report

@@ -11,11 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
+from tqdm import tqdm
 
-import rfclip  # noqa: F401  (before anything of mmseg)
-
-from tqdm import tqdm  # isort: skip
 from rfclip.configs_path import BENCHMARKS
 from rfclip.datacheck import Report, check
 from rfclip.labelcheck import Finding

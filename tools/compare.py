@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip.areas import AreaLog
 from rfclip.compare import Measured, as_markdown, as_text, compare
 from rfclip.configs_path import BENCHMARKS, benchmark_config

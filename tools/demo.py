@@ -7,9 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-import _checkout  # noqa: F401
-
-import rfclip  # noqa: F401  (before anything of mmseg)
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
 TINY = (
     "With the tiny CLIP that ships with the package: it knows drawn scenes and nothing of photographs. For those, "

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.datasets import missing_data
 from rfclip.harness import RESULTS, UserError, is_finished

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip.api import OpenVocabSegmenter
 from rfclip.explain.explanation import shown_layers
 from rfclip.explain.figures import PLOTS, choose

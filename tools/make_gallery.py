@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import numpy as np
 import torch
 from sklearn.datasets import load_sample_image
 
-import rfclip  # noqa: F401  (before anything of mmseg)
 from rfclip import sample_world
 from rfclip.api import OpenVocabSegmenter
 from rfclip.calibrate import SCENES

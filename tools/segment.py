@@ -7,11 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
+from tqdm import tqdm
 
-import rfclip  # noqa: F401  (before anything of mmseg)
-
-from tqdm import tqdm  # isort: skip
 from rfclip.api import OpenVocabSegmenter
 from rfclip.fonts import printable
 from rfclip.overlay import OPACITY

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
 from rfclip.expected import entry
 from rfclip.summary import as_text, read_results, table, write

@@ -7,11 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-import _checkout  # noqa: F401
+import _checkout  # noqa: F401  (finds this checkout, before mmseg)
+from mmengine.config import DictAction
 
-import rfclip  # noqa: F401  (before anything of mmseg)
-
-from mmengine.config import DictAction  # isort: skip
 from rfclip.harness import UserError, run
 from rfclip.run_options import Options
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,7 +159,7 @@ def exact_cuts(task: Task) -> int:
 class _CountsEigenproblems(TorchDispatchMode):
     solved = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket is torch.ops.aten._linalg_eigh and args[0].shape[-1] > 64:
             self.solved += args[0].shape[:-2].numel()
         return func(*args, **(kwargs or {}))

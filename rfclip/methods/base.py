@@ -82,13 +82,13 @@ def resolve_dims(dims: str | Sequence[int], vit: VisionTransformer) -> tuple[int
     Raises:
         ValueError: they are still 'auto', or one is out of range.
     """
-    if dims == "auto":
+    if isinstance(dims, str):
         raise ValueError(
             "distraction_dims='auto' can only be resolved with the weights at hand, which the RFCLIP segmentor "
             "does: build the method through it, or set distraction_dims to "
             "rfclip.calibrate.resolve_distraction_dims(clip)"
         )
-    return check_dims(dims, width(vit))  # type: ignore[arg-type]
+    return check_dims(dims, width(vit))
 
 
 def check_dims_setting(dims: str | Sequence[int]) -> str | tuple[int, ...]:

@@ -181,14 +181,12 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> frozenset[int]:
     Raises:
         ValueError: an index is no block of the tower.
     """
-    if layers == "all":
-        return frozenset(range(count))
-    if layers == "last":
-        return frozenset([count - 1])
-    outside = [layer for layer in layers if layer >= count]  # type: ignore[operator]
+    if isinstance(layers, str):
+        return frozenset(range(count) if layers == "all" else [count - 1])
+    outside = [layer for layer in layers if layer >= count]
     if outside:
         raise ValueError(f"layers {outside} do not exist: this tower has the blocks 0..{count - 1}")
-    return frozenset(layers)  # type: ignore[arg-type]
+    return frozenset(layers)
 
 
 class _Cuts:

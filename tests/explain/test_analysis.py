@@ -28,7 +28,7 @@ def test_the_shipped_analyses():
 @pytest.mark.parametrize("name", analyses())
 def test_every_row_can_be_built(name):
     for row in load_analysis(name).rows:
-        MODELS.build(dict(row.method))
+        assert type(MODELS.build(dict(row.method))).__name__ == row.method["type"]
 
 
 @pytest.mark.parametrize("name", ["ablation", "suppression"])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-import rfclip  # noqa: F401
 from rfclip.explain import charts
 from rfclip.explain.audit import Audit, Labelled, Replay, audit, plain_vocabulary, winners, without_each, write_table
 from rfclip.vocabulary import load_vocabulary

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from rfclip import methods  # noqa: F401  (registers them)
 from rfclip.explain.recorder import Recorder
 from rfclip.vit import num_layers
 

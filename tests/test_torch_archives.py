@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rfclip import archives
+from rfclip import torch_archives
 from rfclip.weights import WeightsError, read_weights
 
 pytestmark = pytest.mark.filterwarnings(
@@ -35,10 +35,11 @@ def rewrite(path, change, compression=zipfile.ZIP_STORED):
                 new.writestr(name, content)
 
 
-def refused(path, says):
-    with pytest.raises(WeightsError, match=says) as caught:
+def refusal(path):
+    """The sentence with which a file is refused; it names the file."""
+    with pytest.raises(WeightsError, match=re.escape(str(path))) as caught:
         read_weights(path)
-    assert str(path) in str(caught.value)
+    return str(caught.value)
 
 
 class Part(nn.Module):
@@ -106,7 +107,9 @@ def test_code_that_would_run_on_loading_is_refused(tmp_path, archive, old, new):
     target = tmp_path / "attacked"
     new = new.replace(b"TARGET", str(target).encode())
     rewrite(archive, lambda name, content: content.replace(old, new) if name.endswith(".py") else content)
-    refused(archive, r"holds code that (would run on loading|PyTorch did not write) \(code/__torch__.*\.py")
+    assert re.search(
+        r"holds code that (would run on loading|PyTorch did not write) \(code/__torch__.*\.py", refusal(archive)
+    )
     assert not target.exists()
 
 
@@ -133,7 +136,7 @@ def test_a_setstate_of_a_scripted_module_is_not_run(tmp_path):
     path, target = tmp_path / "w.pt", tmp_path / "attacked"
     torch.jit.save(torch.jit.script(Attack()), path)
     rewrite(path, lambda name, content: content.replace(b"TARGET", str(target).encode()))
-    refused(path, r"would run on loading \(code/__torch__.*\.py, line \d+\)")
+    assert re.search(r"would run on loading \(code/__torch__.*\.py, line \d+\)", refusal(path))
     assert not target.exists()
 
 
@@ -145,13 +148,13 @@ def test_code_that_only_speaks_of_setstate_is_read(archive):
 @pytest.mark.parametrize("code", [b"class X(:", b"(" * 5000, b"\xff", b'x = """y"""', b"\x00"])
 def test_code_that_does_not_parse_is_refused(archive, code):
     rewrite(archive, lambda name, content: code if name.endswith(".py") else content)
-    refused(archive, "damaged|PyTorch did not write")
+    assert re.search("damaged|PyTorch did not write", refusal(archive))
 
 
 def test_an_object_of_a_compiled_extension_is_refused(archive):
     pickled = b"\x80\x02c__torch__.torch.classes.lib\nThing\n)\x81}b."
     rewrite(archive, lambda name, content: pickled if name == "constants.pkl" else content)
-    refused(archive, r"compiled extension \(Thing\)")
+    assert re.search(r"compiled extension \(Thing\)", refusal(archive))
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "state dict"])
@@ -160,13 +163,13 @@ def test_a_record_of_another_length_is_refused(archive, kind, cut):
     if kind == "state dict":
         torch.save(TENSORS, archive)
     rewrite(archive, lambda name, content: cut(content) if name == "data/0" else content)
-    refused(archive, r"(\d+ bytes in|no) record data/0, expected 4000 bytes")
+    assert re.search(r"(\d+ bytes in|no) record data/0, expected 4000 bytes", refusal(archive))
 
 
 def test_a_constant_of_another_length_is_refused(tmp_path):
     torch.jit.save(torch.jit.trace(Whole(), torch.zeros(2, 4)), tmp_path / "w.pt")
     rewrite(tmp_path / "w.pt", lambda name, content: content[:4] if name == "constants/0" else content)
-    refused(tmp_path / "w.pt", "4 bytes in record constants/0, expected 8 bytes")
+    assert re.search("4 bytes in record constants/0, expected 8 bytes", refusal(tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize(
@@ -188,21 +191,21 @@ def test_a_tensor_outside_its_storage_is_refused(archive, old, new, says):
         return content.replace(old, new) if name == "data.pkl" else content
 
     rewrite(archive, change)
-    refused(archive, says)
+    assert re.search(says, refusal(archive))
 
 
 def test_a_pickle_that_asks_for_too_much_memory_is_refused(archive):
     pickled = b"\x80\x02)r" + struct.pack("<I", 2**24) + b"."
     rewrite(archive, lambda name, content: pickled if name == "constants.pkl" else content)
-    refused(archive, "damaged")
+    assert re.search("damaged", refusal(archive))
 
 
 def test_an_archive_that_unpacks_to_far_more_is_refused(archive, monkeypatch):
-    monkeypatch.setattr(archives, "_SLACK", 10_000)
+    monkeypatch.setattr(torch_archives, "_SLACK", 10_000)
     assert read_weights(archive).torchscript
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr("w/more", bytes(1_000_000))
-    refused(archive, "unpacks to far more")
+    assert re.search("unpacks to far more", refusal(archive))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -210,13 +213,13 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(archive, monkeypatch):
 def test_two_records_of_one_name_are_refused(archive, name):
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr(name, b"\x80\x02).")
-    refused(archive, "several records of one name")
+    assert re.search("several records of one name", refusal(archive))
 
 
 def test_an_archive_in_the_oldest_format_is_refused(archive):
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("w/model.json", "{}")
-    refused(archive, "before PyTorch 1.4")
+    assert re.search("before PyTorch 1.4", refusal(archive))
 
 
 @pytest.mark.parametrize("record", [r"data\.pkl", r"constants\.pkl", r".*\.py"])
