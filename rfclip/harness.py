@@ -33,6 +33,7 @@ from rfclip.run_options import Options, benchmark_name, build_config, list_datas
 RESULTS = "results.json"
 LOCK = ".lock"  # held by the run that writes into a folder
 PATIENCE = 15  # seconds; the data loader's workers of a killed run hold its lock for a few more
+# What a config with a wrong entry, or one that is no Python, surfaces as in mmengine and mmseg; --traceback shows where
 _SETUP_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError, SyntaxError, AttributeError)
 
 

@@ -108,7 +108,7 @@ def test_the_package_can_be_called_without_importing_it():
     assert rfclip.__getattr__("explain") is importlib.import_module("rfclip.explain")
     assert callable(rfclip.explain) and "explain" in rfclip.__all__
     with pytest.raises(AttributeError, match="has no attribute 'explane'"):
-        rfclip.explane  # noqa: B018
+        rfclip.explane  # noqa: B018  (asking for it is the test)
 
 
 def test_nothing_is_written_if_a_plot_is_unknown(segmenter, photo, classes, tmp_path):
