@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from numbers import Real
-from typing import SupportsIndex
+from numbers import Integral, Real
+from typing import SupportsIndex, TypeGuard
 
 
 def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
@@ -46,22 +46,44 @@ def _index(what: str, value: object) -> int:
     return index
 
 
-def check_at_least_zero(name: str, value: float) -> None:
-    """Raise ValueError unless value is a number >= 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
+def check_at_least_zero(name: str, value: object) -> None:
+    """Raise ValueError unless value is a number >= 0, finite or infinite."""
+    if not _is_number(value) or not value >= 0:
         raise ValueError(f"{name} must be a number, at least 0, got {value!r}")
 
 
-def check_above_zero(name: str, value: float) -> None:
+def check_above_zero(name: str, value: object) -> None:
     """Raise ValueError unless value is a finite number > 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not _is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
+def check_range(name: str, value: object, low: float, high: float) -> None:
     """Raise ValueError unless value is a number in low..high."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+    if not _is_number(value) or not low <= value <= high:
         raise ValueError(f"{name} must be a number in {low:g}..{high:g}, got {value!r}")
+
+
+def check_whole(name: str, value: object, least: int = 0) -> None:
+    """Raise ValueError unless value is an integer (no bool, no float) >= least."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Raise ValueError unless value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless value is one of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_grid(shape: Sequence[int], grid: tuple[int, int]) -> None:
