@@ -117,7 +117,9 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         return {"dims": torch.tensor(pick_peaks(statistics.profile, statistics.crossings), dtype=torch.long)}
 
     rule = (PEAK_SHARE, PEAK_DEVIATIONS, CROSSING_SHARE, CROSSING)
-    kept = cached_tensors(f"distraction dimensions {clip.weights_hash} {identity} {rule}", calibrate)
+    seen = (tuple(vit.image_size), clip.mean, clip.std, identity)
+    tower = repr(vit)  # its modules, with eps of the norms and the kind of activation
+    kept = cached_tensors(f"distraction dimensions {clip.weights_hash} {tower} {seen} {rule}", calibrate)
     dims = tuple(kept["dims"].tolist())
     print_log(
         f"Distraction dimensions of {clip.architecture}, origin {clip.origin or 'unknown'}: not in the data "
