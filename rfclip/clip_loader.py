@@ -179,9 +179,9 @@ def _assemble(
         )
     if any({"vision_model", "text_model"} & set(name.split(".")) for name in tensors):
         raise WeightsError(
-            f"{source.path} holds a CLIP in transformers' layout (vision_model., text_model.), and open_clip's is "
-            "wanted (visual., transformer.): take the weights of the same CLIP that open_clip or OpenAI publishes, "
-            "such as clip.pretrained='openai'"
+            f"the weights in {source.path} are not those of {source.name}: they are in transformers' layout "
+            "(vision_model., text_model.), and open_clip's is wanted (visual., transformer.); take the weights of the "
+            "same CLIP that open_clip or OpenAI publishes, such as clip.pretrained='openai'"
         )
     config = source.config or arch.config_from_shapes(tensors, str(source.path))
     use_quick_gelu, reason = _activation(source, config, weights, quick_gelu, origin)

@@ -323,7 +323,7 @@ def test_names_as_openai_writes_them(named, weights):
 
 
 def test_an_unknown_precision_is_refused(weights):
-    with pytest.raises(ValueError, match="fp32, bf16, fp16"):
+    with pytest.raises(ValueError, match="clip.precision must be one of 'fp32', 'bf16', 'fp16', got 'int8'"):
         load_clip("auto", weights, precision="int8")
 
 

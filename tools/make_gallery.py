@@ -43,9 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file")
+    add_clip_options(parser)
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args(arguments)
-    segmenter = OpenVocabSegmenter(args.model, args.pretrained or "openai", "cpu", short_side=224)
+    segmenter = OpenVocabSegmenter(
+        args.model,
+        args.pretrained or "openai",
+        "cpu",
+        short_side=224,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
+    )
     name = f"`{segmenter.loaded.architecture}`, weights of origin {segmenter.loaded.origin or 'unknown'}"
     parts = [INTRODUCTION.format(model=name, remark=TINY if args.model == "tiny" else "")]
     args.out.mkdir(parents=True, exist_ok=True)
