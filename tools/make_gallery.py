@@ -19,6 +19,7 @@ from rfclip.explain import examine, style
 from rfclip.explain.calibration import calibrated, write_report
 from rfclip.explain.figures import PLOTS, draw
 from rfclip.explain.observations import observe, write_observation
+from rfclip.run_options import add_clip_options
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "gallery"
 WORDS = ("sky", "grass", "cat", "person", "building", "road", "dog", "sea")
