@@ -33,6 +33,7 @@ from rfclip.weights import (
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _KEYS = ("model", "pretrained", "precision", "quick_gelu", "origin")
+_TINY_WEIGHTS = "tiny_clip.safetensors"
 _HUB = "hf-hub:"
 _FOLDER = "local-dir:"
 _CONFIG = "open_clip_config.json"
@@ -124,6 +125,17 @@ def brings_weights(model: str | Path) -> bool:
     return model == "tiny" or str(model).startswith(_HUB) or _folder_of(str(model)) is not None
 
 
+def local_weights(model: str | Path, pretrained: str | Path | None) -> Path | None:
+    """Return the file on this machine that `load_clip` would read, or None if that is a tag's or the hub's."""
+    if model == "tiny":
+        return TINY_FOLDER / _TINY_WEIGHTS
+    if pretrained is not None:
+        path = expanded("clip.pretrained", str(pretrained))
+        return path if path.is_file() else None
+    folder = _folder_of(str(model))
+    return None if folder is None else weights_in(folder)
+
+
 def _check_arguments(
     model: object,
     pretrained: object,
@@ -157,7 +169,7 @@ def _load_tiny(folder: Path, pretrained: str | Path | None, quick_gelu: bool | N
             "give the model that it belongs to"
         )
     config, preprocess = arch.read_config(folder / "config.json")
-    source = _Source("tiny", folder / "tiny_clip.safetensors", config, origin="tiny", preprocess=preprocess)
+    source = _Source("tiny", folder / _TINY_WEIGHTS, config, origin="tiny", preprocess=preprocess)
     weights = read_weights(source.path)
     tensors, trained = expand_token_embedding(weights.tensors, config["text_cfg"].get("vocab_size", 49408))
     loaded = _assemble(source, weights, tensors, quick_gelu, origin)
@@ -224,7 +236,7 @@ def _find(model: str, pretrained: str | None) -> _Source:
     if model == "auto":
         return _Source("auto", _local(pretrained))
     if Path(model).suffix == ".json":
-        config, preprocess = arch.read_config(expanded("model", model))
+        config, preprocess = arch.read_config(expanded("clip.model", model))
         arch.check_config(config, model)
         return _Source(model, _local(pretrained), config, preprocess=preprocess)
     config = arch.named_config(model)
@@ -250,10 +262,10 @@ def _find_on_hub(model: str, pretrained: str | None) -> _Source:
 def _folder_of(model: str) -> Path | None:
     """Return the folder that a model names, or None; a name is no folder, whatever lies here."""
     if model.startswith(_FOLDER):
-        return expanded("model", model.removeprefix(_FOLDER))
+        return expanded("clip.model", model.removeprefix(_FOLDER))
     if model == "auto" or arch.is_named(model):
         return None
-    path = expanded("model", model)
+    path = expanded("clip.model", model)
     return path if path.is_dir() else None
 
 
@@ -265,7 +277,7 @@ def _find_in_folder(model: str, folder: Path, pretrained: str | None) -> _Source
 
 
 def _local(pretrained: str, tags: list[str] | None = None) -> Path:
-    path = expanded("pretrained", pretrained)
+    path = expanded("clip.pretrained", pretrained)
     if path.is_dir():
         own = f", or leave it out and give clip.model='{_FOLDER}{path}'" if (path / _CONFIG).exists() else ""
         raise WeightsError(f"clip.pretrained={pretrained!r} is a folder: give the path of a file in it{own}")

@@ -65,11 +65,11 @@ def weights_in(folder: Path) -> Path:
     raise WeightsNotFoundError(f"the folder {folder} holds {names}: give the path of one as clip.pretrained")
 
 
-def expanded(argument: str, path: str) -> Path:
+def expanded(argument: str, path: str | Path) -> Path:
     """Return a path without its '~'.
 
     Args:
-        argument: which argument of `clip` it is, for messages.
+        argument: which argument it is, for messages, such as 'clip.pretrained'.
         path: as the user gave it.
 
     Raises:
@@ -79,7 +79,7 @@ def expanded(argument: str, path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise WeightsNotFoundError(
-            f"clip.{argument}={path!r} begins with a home directory that is not known here ({error}): give the whole "
+            f"{argument}={str(path)!r} begins with a home directory that is not known here ({error}): give the whole "
             "path"
         ) from error
 
