@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rfclip import pipeline, vit
-from rfclip.clip_loader import load_clip
+from rfclip.clip_loader import brings_weights, load_clip
 from rfclip.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import encode_image
 from rfclip.prior import Prior
@@ -90,7 +90,7 @@ class OpenVocabSegmenter:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.loaded = load_clip(
             model,
-            None if model == "tiny" and pretrained == "openai" else pretrained,  # the default asks for nothing
+            None if pretrained == "openai" and brings_weights(model) else pretrained,  # the default asks for nothing
             precision=precision,
             quick_gelu=quick_gelu,
             origin=origin,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import math
@@ -11,11 +12,13 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip import pretrained as registry
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from rfclip import vit as V
+from rfclip.checks import check_above_zero, check_choice, check_range, check_switch, check_whole
 from rfclip.weights import WeightsError, WeightsNotFoundError
 
 _BUILD_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError)
@@ -35,6 +38,18 @@ def named_config(name: str) -> dict[str, Any]:
             "give an open_clip name, the path of a model-config .json, 'auto' or 'tiny'"
         )
     return config
+
+
+def is_named(name: str) -> bool:
+    """Whether open_clip has a model of that name."""
+    return clean_name(name) in open_clip.list_models()
+
+
+def is_published_by_openai(config: Mapping[str, Any]) -> bool:
+    """Whether OpenAI published an image tower of these sizes."""
+    names = registry.list_pretrained_models_by_tag("openai")
+    sizes = _sizes(config)
+    return sizes is not None and sizes in [_sizes(open_clip.get_model_config(name)) for name in names]
 
 
 def clean_name(name: str) -> str:
@@ -139,11 +154,80 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
         WeightsError: the config describes no model.
     """
     try:
+        _check_values(config)
         with torch.device("meta"):
             visual = CLIP(config["embed_dim"], config["vision_cfg"], CLIPTextCfg(layers=1)).visual
     except _BUILD_ERRORS as error:
         raise _no_model(name, error) from error
     V.check_supported(visual)
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value of another type than open_clip's, which would often be used as it is."""
+    check_whole("embed_dim", config["embed_dim"], 1)
+    for name in ("quick_gelu", "custom_text", "nonscalar_logit_scale"):
+        if name in config:
+            check_switch(name, config[name])
+    for section, known in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        fields = {field.name: field.default for field in dataclasses.fields(known)}
+        for name, value in config[section].items():
+            if name in fields and value is not None:
+                _check_value(f"{section}.{name}", name, value, fields[name])
+
+
+def _check_value(shown: str, name: str, value: object, default: object) -> None:
+    """Check a value of a section by open_clip's default for it."""
+    if name in ("layers", "image_size", "patch_size") and isinstance(value, (list, tuple)) and value:
+        for part in value:
+            check_whole(shown, part, 1)
+    elif name == "attentional_pool" and isinstance(value, str):
+        check_choice(shown, value, ("parallel", "cascade"))
+    elif isinstance(default, bool):
+        check_switch(shown, value)
+    elif isinstance(default, int):
+        check_whole(shown, value, 0 if name in ("pad_id", "eos_id") else 1)
+    elif name.endswith("_kwargs"):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{shown} must be a table of names and values, got {value!r}")
+        if "eps" in value:
+            check_above_zero(f"{shown}.eps", value["eps"])
+    elif name in ("patch_dropout", "timm_drop", "timm_drop_path"):
+        check_range(shown, value, 0, 1)
+    elif isinstance(default, float) or name == "ls_init_value":
+        check_above_zero(shown, value)
+    elif not isinstance(value, str):
+        raise ValueError(f"{shown} must be a text, got {value!r}")
+
+
+def check_preprocess(preprocess: Mapping[str, Any], name: str) -> None:
+    """Refuse a preprocessing whose values are none; what a config leaves out (or gives as null) is open_clip's.
+
+    Args:
+        preprocess: mean and std per RGB channel on the scale 0..1, size, interpolation, resize_mode.
+        name: for messages.
+
+    Raises:
+        WeightsError: a value of another type or range.
+    """
+    given = {key: value for key, value in preprocess.items() if value is not None}
+    try:
+        for key in {"mean", "std"} & given.keys():
+            if not isinstance(given[key], (list, tuple)) or len(given[key]) != 3:
+                raise ValueError(f"{key} must be three numbers, of red, green and blue, got {given[key]!r}")
+            for value in given[key]:
+                check_range(key, value, 0, 1)
+                if key == "std":
+                    check_above_zero(key, value)
+        size = given.get("size", 1)
+        for side in size if isinstance(size, (list, tuple)) else [size]:
+            check_whole("size", side, 1)
+        check_choice("interpolation", given.get("interpolation", "bicubic"), ("bicubic", "bilinear", "random"))
+        check_choice("resize_mode", given.get("resize_mode", "shortest"), ("shortest", "longest", "squash"))
+    except ValueError as error:
+        raise WeightsError(
+            f"the preprocessing of {name} cannot be used ({error}): correct mean and std or the rest of its "
+            "preprocess_cfg"
+        ) from error
 
 
 def build(config: Mapping[str, Any], quick_gelu: bool, name: str) -> CLIP | CustomTextCLIP:

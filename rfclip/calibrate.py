@@ -29,6 +29,7 @@ from rfclip import vit as V
 from rfclip.cache import cached_tensors
 from rfclip.checks import check_dims
 from rfclip.clip_loader import LoadedCLIP
+from rfclip.downloads import expanded
 from rfclip.images import read_image, resize_short_side
 from rfclip.sample_world import calibration_images as generated_scenes
 
@@ -73,7 +74,7 @@ def resolve_distraction_dims(
     """
     if not isinstance(spec, str):
         return tuple(check_dims(spec, V.width(clip.model.visual)))
-    file = DATA_FILE if spec == "auto" else Path(spec).expanduser()
+    file = DATA_FILE if spec == "auto" else expanded("distraction_dims", spec)
     dims = _look_up(file, clip)
     if dims is not None:
         print_log(f"Distraction dimensions of {clip.architecture}: {_listed(dims)}, from {file}.", "current")
@@ -108,7 +109,7 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         batches = _scenes(size)
         identity = f"{SCENES} {hashlib.sha256(generated_scenes(1, size, 0).tobytes()).hexdigest()}"
     else:
-        paths = image_files(Path(folder).expanduser())
+        paths = image_files(expanded("calibration_images", folder))
         batches, images = read_images(paths, min(vit.image_size)), f"{len(paths)} images of {folder}"
         identity = _fingerprint(paths)
 
@@ -117,7 +118,9 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         return {"dims": torch.tensor(pick_peaks(statistics.profile, statistics.crossings), dtype=torch.long)}
 
     rule = (PEAK_SHARE, PEAK_DEVIATIONS, CROSSING_SHARE, CROSSING)
-    kept = cached_tensors(f"distraction dimensions {clip.weights_hash} {identity} {rule}", calibrate)
+    seen = (tuple(vit.image_size), clip.mean, clip.std, identity)
+    tower = repr(vit)  # its modules, with eps of the norms and the kind of activation
+    kept = cached_tensors(f"distraction dimensions {clip.weights_hash} {tower} {seen} {rule}", calibrate)
     dims = tuple(kept["dims"].tolist())
     print_log(
         f"Distraction dimensions of {clip.architecture}, origin {clip.origin or 'unknown'}: not in the data "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from rfclip import architecture as arch
 from rfclip import vit as V
-from rfclip.downloads import download_from_hub, download_tag
+from rfclip.checks import check_choice, check_switch
+from rfclip.downloads import download_from_hub, download_tag, expanded, weights_in
 from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
@@ -30,7 +32,11 @@ from rfclip.weights import (
 )
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+_KEYS = ("model", "pretrained", "precision", "quick_gelu", "origin")
+_TINY_WEIGHTS = "tiny_clip.safetensors"
 _HUB = "hf-hub:"
+_FOLDER = "local-dir:"
+_CONFIG = "open_clip_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,42 +72,93 @@ class _Source:
     path: Path
     config: Mapping[str, Any] | None = None  # None: read off the shapes of the weights
     named: bool = False  # config comes from an open_clip model name
+    together: bool = False  # config and weights come from one place
+    folder: Path | None = None  # where the tokenizer is, if it is not CLIP's own
     tag: Mapping[str, Any] | None = None  # open_clip's entry for the tag
     origin: str | None = None
     preprocess: Mapping[str, Any] | None = None
 
 
 def load_clip(
-    model: str | Path,
+    model: str | Path | None = None,
     pretrained: str | Path | None = None,
     precision: str = "fp32",
     quick_gelu: bool | None = None,
     origin: str | None = None,
+    **unknown: object,
 ) -> LoadedCLIP:
     """Load a CLIP.
 
     Args:
-        model: an open_clip model name, 'hf-hub:owner/repository', the path of an open_clip config .json,
+        model: an open_clip model name, 'hf-hub:owner/repository', 'local-dir:FOLDER' (a folder with
+            open_clip_config.json and weights), the path of such a folder or of an open_clip config .json,
             'auto' (architecture read off the shapes of an OpenAI-layout file) or 'tiny' (ships with rfclip).
         pretrained: an open_clip tag of that model, or the path of a file: TorchScript archive of OpenAI,
-            .pt/.pth/.bin state dict, .safetensors. Not given for 'tiny', optional for 'hf-hub:'.
+            .pt/.pth/.bin state dict, .safetensors. Not given for 'tiny', optional for 'hf-hub:' and folders.
         precision: 'fp32', 'bf16' or 'fp16': what the caller will run in; the weights stay fp32.
-        quick_gelu: overrides the activation, which otherwise is QuickGELU for OpenAI's weights, and what the
-            model name or config says for others.
-        origin: overrides who trained the weights, for distraction dimensions by name.
+        quick_gelu: True or False overrides the activation, which otherwise is QuickGELU for OpenAI's weights, and
+            what the model name or config says for others. OpenAI's are those of the tag or `origin` 'openai', a
+            TorchScript archive, and a file with the entries input_resolution, context_length and vocab_size, the
+            last two unless a config .json names the activation. Where a plain state dict may be OpenAI's, a
+            warning asks for this override.
+        origin: overrides who trained the weights, for distraction dimensions by name and the activation.
+        unknown: nothing else is taken.
 
     Raises:
         WeightsNotFoundError: there is no such file, or it cannot be downloaded.
         WeightsError: anything else about the model or the weights.
-        ValueError: another precision, or an image tower that the methods cannot use.
+        ValueError: an argument of another type or name, or an image tower that the methods cannot use.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"clip.precision={precision!r} is unknown: give one of {', '.join(PRECISIONS)}")
+    _check_arguments(model, pretrained, precision, quick_gelu, origin, unknown)
+    if origin is not None and origin.lower() == "openai":
+        origin = "openai"
     if model == "tiny":
         return _load_tiny(TINY_FOLDER, pretrained, quick_gelu, origin)
     source = _find(str(model), None if pretrained is None else str(pretrained))
+    arch.check_preprocess(source.preprocess or {}, source.name)
     weights = read_weights(source.path)
     return _assemble(source, weights, weights.tensors, quick_gelu, origin)
+
+
+def brings_weights(model: str | Path) -> bool:
+    """Whether a model has weights of its own, so that `pretrained` can be left out."""
+    return model == "tiny" or str(model).startswith(_HUB) or _folder_of(str(model)) is not None
+
+
+def local_weights(model: str | Path, pretrained: str | Path | None) -> Path | None:
+    """Return the file on this machine that `load_clip` would read, or None if that is a tag's or the hub's."""
+    if model == "tiny":
+        return TINY_FOLDER / _TINY_WEIGHTS
+    if pretrained is not None:
+        path = expanded("clip.pretrained", str(pretrained))
+        return path if path.is_file() else None
+    folder = _folder_of(str(model))
+    return None if folder is None else weights_in(folder)
+
+
+def _check_arguments(
+    model: object,
+    pretrained: object,
+    precision: object,
+    quick_gelu: object,
+    origin: object,
+    unknown: Mapping[str, object],
+) -> None:
+    for name in unknown:
+        near = difflib.get_close_matches(name, _KEYS, n=1)
+        raise ValueError(
+            f"clip.{name} is unknown{f' (near: {near[0]})' if near else ''}: clip takes {', '.join(_KEYS)}"
+        )
+    if model is None:
+        raise WeightsError("clip.model is missing: give an open_clip name, a model-config .json, 'auto' or 'tiny'")
+    for name, value in (("model", model), ("pretrained", pretrained)):
+        if value is not None and not isinstance(value, (str, Path)):
+            raise ValueError(f"clip.{name} must be a name or a path, got {value!r}")
+    check_choice("clip.precision", precision, PRECISIONS)
+    if quick_gelu is not None:
+        check_switch("clip.quick_gelu", quick_gelu)
+    if origin is not None and (not isinstance(origin, str) or not origin.strip()):
+        raise ValueError(f"clip.origin must be a word such as 'openai', got {origin!r}")
 
 
 def _load_tiny(folder: Path, pretrained: str | Path | None, quick_gelu: bool | None, origin: str | None) -> LoadedCLIP:
@@ -112,7 +169,7 @@ def _load_tiny(folder: Path, pretrained: str | Path | None, quick_gelu: bool | N
             "give the model that it belongs to"
         )
     config, preprocess = arch.read_config(folder / "config.json")
-    source = _Source("tiny", folder / "tiny_clip.safetensors", config, origin="tiny", preprocess=preprocess)
+    source = _Source("tiny", folder / _TINY_WEIGHTS, config, origin="tiny", preprocess=preprocess)
     weights = read_weights(source.path)
     tensors, trained = expand_token_embedding(weights.tensors, config["text_cfg"].get("vocab_size", 49408))
     loaded = _assemble(source, weights, tensors, quick_gelu, origin)
@@ -132,8 +189,14 @@ def _assemble(
             f"{source.path} holds a CLIP whose image tower is a ResNet, which has no patch tokens: take the "
             "weights of a ViT such as ViT-B-16"
         )
+    if any({"vision_model", "text_model"} & set(name.split(".")) for name in tensors):
+        raise WeightsError(
+            f"the weights in {source.path} are not those of {source.name}: they are in transformers' layout "
+            "(vision_model., text_model.), and open_clip's is wanted (visual., transformer.); take the weights of the "
+            "same CLIP that open_clip or OpenAI publishes, such as clip.pretrained='openai'"
+        )
     config = source.config or arch.config_from_shapes(tensors, str(source.path))
-    use_quick_gelu, reason = _activation(source, config, weights, quick_gelu)
+    use_quick_gelu, reason = _activation(source, config, weights, quick_gelu, origin)
     model = arch.build(config, use_quick_gelu, source.name)
     V.check_supported(model.visual)
     if isinstance(model, CustomTextCLIP) and "positional_embedding" in tensors:
@@ -142,7 +205,7 @@ def _assemble(
     mean, std = _mean_std(source)
     loaded = LoadedCLIP(
         model=model.eval().requires_grad_(False),
-        tokenizer=_tokenizer(config["text_cfg"], source.name),
+        tokenizer=_tokenizer(config["text_cfg"], source.name, source.folder),
         mean=mean,
         std=std,
         architecture=arch.canonical_name(model.visual),
@@ -162,6 +225,9 @@ def _find(model: str, pretrained: str | None) -> _Source:
     """Find architecture and weights; refuse an unusable architecture before its weights are fetched."""
     if model.startswith(_HUB):
         return _find_on_hub(model, pretrained)
+    folder = _folder_of(model)
+    if folder is not None:
+        return _find_in_folder(model, folder, pretrained)
     if pretrained is None:
         raise WeightsError(
             f"clip.pretrained is missing for clip.model={model!r}: give an open_clip tag or a local file "
@@ -170,7 +236,7 @@ def _find(model: str, pretrained: str | None) -> _Source:
     if model == "auto":
         return _Source("auto", _local(pretrained))
     if Path(model).suffix == ".json":
-        config, preprocess = arch.read_config(Path(model).expanduser())
+        config, preprocess = arch.read_config(expanded("clip.model", model))
         arch.check_config(config, model)
         return _Source(model, _local(pretrained), config, preprocess=preprocess)
     config = arch.named_config(model)
@@ -186,15 +252,35 @@ def _find(model: str, pretrained: str | None) -> _Source:
 
 def _find_on_hub(model: str, pretrained: str | None) -> _Source:
     repository = model.removeprefix(_HUB)
-    path = download_from_hub(repository, "open_clip_config.json", f"config of {model}")
+    path = download_from_hub(repository, _CONFIG, f"config of {model}")
     config, preprocess = arch.read_config(path)
     arch.check_config(config, model)
     weights = _local(pretrained) if pretrained else download_from_hub(repository, None, f"weights of {model}")
-    return _Source(model, weights, config, preprocess=preprocess)
+    return _Source(model, weights, config, together=not pretrained, preprocess=preprocess)
+
+
+def _folder_of(model: str) -> Path | None:
+    """Return the folder that a model names, or None; a name is no folder, whatever lies here."""
+    if model.startswith(_FOLDER):
+        return expanded("clip.model", model.removeprefix(_FOLDER))
+    if model == "auto" or arch.is_named(model):
+        return None
+    path = expanded("clip.model", model)
+    return path if path.is_dir() else None
+
+
+def _find_in_folder(model: str, folder: Path, pretrained: str | None) -> _Source:
+    config, preprocess = arch.read_config(folder / _CONFIG)
+    arch.check_config(config, model)
+    weights = _local(pretrained) if pretrained else weights_in(folder)
+    return _Source(model, weights, config, together=not pretrained, folder=folder, preprocess=preprocess)
 
 
 def _local(pretrained: str, tags: list[str] | None = None) -> Path:
-    path = Path(pretrained).expanduser()
+    path = expanded("clip.pretrained", pretrained)
+    if path.is_dir():
+        own = f", or leave it out and give clip.model='{_FOLDER}{path}'" if (path / _CONFIG).exists() else ""
+        raise WeightsError(f"clip.pretrained={pretrained!r} is a folder: give the path of a file in it{own}")
     if path.exists():
         return path
     also = f", nor a tag of this model (its tags: {', '.join(tags) or 'none'})" if tags is not None else ""
@@ -205,11 +291,13 @@ def _local(pretrained: str, tags: list[str] | None = None) -> Path:
 
 
 def _activation(
-    source: _Source, config: Mapping[str, Any], weights: WeightFile, override: bool | None
+    source: _Source, config: Mapping[str, Any], weights: WeightFile, override: bool | None, origin: str | None
 ) -> tuple[bool, str]:
     """Return whether the activation is QuickGELU, and why."""
     if override is not None:
         return override, f"clip.quick_gelu={override} says so"
+    if origin == "openai":
+        return True, "clip.origin='openai' says so"
     if source.config is None:
         return True, "model='auto' means OpenAI's architecture"
     if not source.named and "quick_gelu" in config:
@@ -228,6 +316,14 @@ def _activation(
             "current",
             logging.WARNING,
         )
+    if not (chosen or origin or source.tag or source.together) and arch.is_published_by_openai(config):
+        print_log(
+            f"The activation of {source.path} cannot be told: OpenAI trained this architecture with QuickGELU, most "
+            f"others with GELU, which {source.name} means and which is taken; if the weights are OpenAI's, or tuned "
+            "from theirs, set clip.quick_gelu=True (--quick-gelu yes), else clip.quick_gelu=False (--quick-gelu no).",
+            "current",
+            logging.WARNING,
+        )
     return chosen, f"the model {'name' if source.named else 'config'} {source.name} says so"
 
 
@@ -243,21 +339,18 @@ def _origin_of_archive(weights: WeightFile) -> str | None:
 def _mean_std(source: _Source) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return mean and standard deviation of the training images per RGB channel, on 0..255."""
     given = source.preprocess or {}
-    mean = [round(255 * value, 3) for value in given.get("mean", OPENAI_DATASET_MEAN)]
-    std = [round(255 * value, 3) for value in given.get("std", OPENAI_DATASET_STD)]
-    if len(mean) != 3 or len(std) != 3:
-        raise WeightsError(
-            f"the preprocessing of {source.name} has not three values for mean and std: correct its config"
-        )
+    mean = [round(255 * value, 3) for value in given.get("mean") or OPENAI_DATASET_MEAN]
+    std = [round(255 * value, 3) for value in given.get("std") or OPENAI_DATASET_STD]
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def _tokenizer(text: Mapping[str, Any], name: str) -> Callable[..., Tensor]:
-    """Return the tokenizer that a text config names; CLIP's own needs no network."""
+def _tokenizer(text: Mapping[str, Any], name: str, folder: Path | None) -> Callable[..., Tensor]:
+    """Return the tokenizer that a text config names, from a folder if there is one; CLIP's own needs no network."""
     context_length = text.get("context_length", 77)
     settings = text.get("tokenizer_kwargs") or {}
     foreign = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     if foreign:
+        foreign = foreign if folder is None else str(folder)
         try:
             return HFTokenizer(
                 foreign, context_length=context_length, tokenizer_mode=text.get("tokenizer_mode"), **settings

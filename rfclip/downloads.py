@@ -1,4 +1,4 @@
-"""Weights from the model hub, through open_clip; a file that is there already needs no network."""
+"""Where weights are: on the model hub, through open_clip, or here; what is here already needs no network."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from rfclip.weights import WeightsNotFoundError
 
+_USUAL_NAMES = [  # of weights in such a folder, the likeliest first
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+    *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
+]
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, http.client.HTTPException)
 
 
@@ -42,6 +47,41 @@ def download_from_hub(repository: str, file: str | None, what: str) -> Path:
     """
     names = (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
     return _fetch(repository, names, lambda: registry.download_pretrained_from_hf(repository, filename=file), what)
+
+
+def weights_in(folder: Path) -> Path:
+    """Return the weights file of a folder in the layout of the hub.
+
+    Raises:
+        WeightsNotFoundError: there is none, or several without a usual name.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    usual = sorted(
+        (path for path in found if path.name in _USUAL_NAMES), key=lambda path: _USUAL_NAMES.index(path.name)
+    )
+    if usual or len(found) == 1:
+        return (usual or found)[0]
+    names = f"several weights files ({', '.join(path.name for path in found[:3])})" if found else "no weights file"
+    raise WeightsNotFoundError(f"the folder {folder} holds {names}: give the path of one as clip.pretrained")
+
+
+def expanded(argument: str, path: str | Path) -> Path:
+    """Return a path without its '~'.
+
+    Args:
+        argument: which argument it is, for messages, such as 'clip.pretrained'.
+        path: as the user gave it.
+
+    Raises:
+        WeightsNotFoundError: nobody knows where that home directory is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise WeightsNotFoundError(
+            f"{argument}={str(path)!r} begins with a home directory that is not known here ({error}): give the whole "
+            "path"
+        ) from error
 
 
 def _fetch(repository: str, names: tuple[str, ...], download: Callable[[], str], what: str) -> Path:

@@ -21,9 +21,10 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from rfclip.areas import fingerprint, image_name
+from rfclip.clip_loader import local_weights
 from rfclip.configs_path import config_root
+from rfclip.downloads import expanded
 from rfclip.text import load_templates, load_vocabulary
-from rfclip.tiny_clip import TINY_FOLDER
 from rfclip.version import __version__
 from rfclip.vocabulary import shipped_vocabularies
 from rfclip.weights import hash_file
@@ -161,7 +162,7 @@ def without_paths(value: Any) -> Any:
         return {str(key): without_paths(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_paths(entry) for entry in value]
-    if isinstance(value, Path) or (isinstance(value, str) and Path(value).expanduser().is_absolute()):
+    if isinstance(value, Path) or (isinstance(value, str) and (value.startswith("~/") or Path(value).is_absolute())):
         return Path(value).name
     return value
 
@@ -187,7 +188,7 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for block, key in _FILES:
         value = (model.get(block) or {}).get(key)
-        path = Path(value).expanduser() if isinstance(value, str) else None
+        path = expanded(f"{block}.{key}", value) if isinstance(value, str) else None
         if path is not None and path.is_file():
             found[f"{block}.{key}"] = hash_file(path)
         elif path is not None and path.is_dir():
@@ -198,11 +199,11 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
 
 def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
     pretrained = clip.get("pretrained")
-    path = TINY_FOLDER / "tiny_clip.safetensors" if clip["model"] == "tiny" else Path(str(pretrained)).expanduser()
+    path = local_weights(clip.get("model", ""), pretrained)
     return {
-        "model": without_paths(clip["model"]),
+        "model": without_paths(clip.get("model")),
         "pretrained": without_paths(pretrained),
-        "file_sha256": _file_hash(path, path.stat().st_mtime_ns) if path.is_file() else None,
+        "file_sha256": _file_hash(path, path.stat().st_mtime_ns) if path is not None else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,6 +15,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from rfclip.clip_loader import brings_weights
 from rfclip.configs_path import config_root
 from rfclip.datasets import missing_data
 
@@ -36,6 +38,7 @@ class Options:
         cfg_options: Config entries to replace at the very end, by dotted key.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         resume: Keep what an interrupted run of the same settings, weights, code and data has finished.
+        quick_gelu, origin: What ``clip.quick_gelu`` and ``clip.origin`` take, or None to keep the config's.
     """
 
     config: Path
@@ -50,6 +53,8 @@ class Options:
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
     launcher: str = "none"
     resume: bool = False
+    quick_gelu: bool | None = None
+    origin: str | None = None
 
     def overrides(self) -> dict[str, Any]:
         """The options that change the config's numbers, as given."""
@@ -57,6 +62,8 @@ class Options:
             "checkpoint": self.checkpoint,
             "model": self.model,
             "profile": self.profile,
+            "quick_gelu": self.quick_gelu,
+            "origin": self.origin,
             **self.cfg_options,
         }
         return {key: value for key, value in given.items() if value is not None} | {"pamr": self.pamr}
@@ -78,15 +85,38 @@ def build_config(options: Options) -> Config:
         cfg.merge_from_dict(Config.fromfile(config_root() / "_base_/refiners/pamr.py").to_dict())
     if options.model is not None:
         cfg.model.clip.model = options.model
-        if options.model == "tiny":
+        if brings_weights(options.model):
             cfg.model.clip.pretrained = None
     if options.checkpoint is not None:
         cfg.model.clip.pretrained = options.checkpoint
+    for name in ("quick_gelu", "origin"):
+        if getattr(options, name) is not None:
+            cfg.model.clip[name] = getattr(options, name)
     if options.data_root is not None:
         _move_data(cfg, options.data_root)
     _merge(cfg, options.cfg_options)
     _check_evaluator(cfg)
     return cfg
+
+
+def add_clip_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a weights file does not: its activation and who trained it."""
+    parser.add_argument(
+        "--quick-gelu", type=_yes_or_no, metavar="yes|no", help="the activation, where a file is silent"
+    )
+    parser.add_argument("--origin", help="who trained the weights of a file, e.g. openai")
+
+
+def clip_command(options: Options) -> list[str]:
+    """The same options as a command line gives them, for a process of its own."""
+    quick_gelu = [] if options.quick_gelu is None else [f"--quick-gelu={'yes' if options.quick_gelu else 'no'}"]
+    return quick_gelu + ([] if options.origin is None else [f"--origin={options.origin}"])
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"give yes or no, got {text!r}")
+    return text == "yes"
 
 
 def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:

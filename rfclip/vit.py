@@ -10,12 +10,21 @@ inside the attention and the MLP is computed in the lower precision.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from rfclip.precision import at_least_fp32
+
+_BLOCK_PARTS = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
+_ATTENTION_PARTS = ("in_proj_weight", "in_proj_bias", "out_proj")
+_SWITCHES = (
+    *("add_zero_attn", "is_causal", "scaled_cosine", "scaled_cosine_attn", "scale_heads", "qk_norm", "inner_norm"),
+    "gate",
+)
 
 
 def check_supported(visual: nn.Module) -> None:
@@ -52,9 +61,42 @@ def _unsupported(visual: nn.Module) -> str | None:
     if visual.proj is None:
         return "it has no projection into the joint space"
     for index, block in enumerate(visual.transformer.resblocks):
-        if not isinstance(block, ResidualAttentionBlock) or not isinstance(block.attn, nn.MultiheadAttention):
-            return f"block {index} ({type(block).__name__}) has another attention than CLIP's softmax(q k) v"
+        reason = _other_formula(block)
+        if reason:
+            return f"block {index} ({type(block).__name__}) has another attention than CLIP's softmax(q k) v: {reason}"
     return None
+
+
+def _other_formula(block: nn.Module) -> str | None:
+    """Return what a block computes beside the formula of `run_block`, or lacks of it, or None.
+
+    Told by what changes the formula and not by classes, which differ between open_clip's versions: parameters,
+    buffers, modules and switches of the attention that are not those of softmax(q k) v.
+    """
+    attn = getattr(block, "attn", None)
+    weight = getattr(attn, "in_proj_weight", None)
+    if attn is None or weight is None or not isinstance(getattr(attn, "out_proj", None), nn.Module):
+        return "it has no in_proj_weight and out_proj"
+    heads = getattr(attn, "num_heads", None)
+    if weight.ndim != 2 or weight.shape[0] != 3 * weight.shape[1] or not heads or weight.shape[1] % heads:
+        return f"its in_proj_weight {tuple(weight.shape)} does not hold queries, keys and values of {heads} heads"
+    missing = [name for name in _BLOCK_PARTS if not hasattr(block, name)]
+    if missing:
+        return f"it lacks {missing[0]}"
+    more = [*_acting(block, _BLOCK_PARTS), *_acting(attn, _ATTENTION_PARTS)]
+    scale = getattr(attn, "scale", None)
+    if isinstance(scale, float) and not math.isclose(scale, (weight.shape[1] // heads) ** -0.5):
+        more.append("scale")
+    return f"it has {', '.join(more)}" if more else None
+
+
+def _acting(module: nn.Module, known: tuple[str, ...]) -> list[str]:
+    """Return the names of a module's own parts, beside the known ones, that change what it computes."""
+    tensors = [name for name, tensor in (*module._parameters.items(), *module._buffers.items()) if tensor is not None]
+    silent = (nn.Identity, nn.Dropout)
+    modules = [name for name, child in module.named_children() if not isinstance(child, silent)]
+    switches = [name for name in _SWITCHES if getattr(module, name, False) is True]
+    return [name for name in dict.fromkeys([*tensors, *modules, *switches]) if name not in known]
 
 
 def width(vit: VisionTransformer) -> int:
@@ -167,9 +209,9 @@ def kv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
 def _last_projections(block: ResidualAttentionBlock, tokens: Tensor, count: int) -> tuple[Tensor, ...]:
     """Return the last `count` of queries, keys and values."""
     attention = block.attn
-    rows = slice(-count * attention.embed_dim, None)
-    weight, bias = attention.in_proj_weight[rows], attention.in_proj_bias[rows]
-    projected = F.linear(block.ln_1(tokens), weight, bias)  # (B, T, count * d)
+    rows = slice(-count * attention.in_proj_weight.shape[1], None)  # of (3 * d, d)
+    bias = None if attention.in_proj_bias is None else attention.in_proj_bias[rows]
+    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight[rows], bias)  # (B, T, count * d)
     heads = projected.unflatten(-1, (count, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return heads.unbind(0)  # (B, H, T, d/H) each
 

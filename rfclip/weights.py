@@ -10,17 +10,21 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rfclip.torch_archives import ArchiveError, check_archive
+from rfclip.torch_archives import ArchiveError, read_archive
 
 _Content = TypeVar("_Content")
 SIZE_ENTRIES = ("input_resolution", "context_length", "vocab_size")
+_OWN_PARTS = {  # of a CLIP, in open_clip's layout and in transformers'
+    *("visual", "text", "transformer", "token_embedding", "ln_final"),
+    *("vision_model", "text_model", "visual_projection", "text_projection"),
+}
 _OWN_FILE = "a TorchScript archive of OpenAI, a .pt/.pth/.bin state dict or a .safetensors file"
 _PARSE_ERRORS = (  # what the readers raise on arbitrary bytes; found by feeding them damaged files
     RuntimeError,
@@ -67,10 +71,11 @@ class WeightFile:
 def read_weights(path: Path) -> WeightFile:
     """Read a weight file of any accepted layout, decided by its content and not by its name.
 
-    No code in the file is run, and no tensor reaches beyond its data: TorchScript archives are refused if loading
-    would do either (see `rfclip.torch_archives`), and only their state_dict is taken; other PyTorch files are unpickled
-    with weights_only; safetensors files hold nothing but tensors. A state dict may be nested under 'state_dict',
-    and its names may all begin with 'module.'.
+    No code in the file is compiled or run, and no tensor reaches beyond its data: of TorchScript archives the state
+    dict is read as data (see `rfclip.torch_archives`); other PyTorch files are unpickled with weights_only;
+    safetensors files hold nothing but tensors. Zip archives are compared with their own checksums. A state dict may
+    be nested under 'state_dict'; a prefix that all its names share, such as 'module.' or 'model._orig_mod.', is
+    taken off.
 
     Raises:
         WeightsNotFoundError: there is no such file.
@@ -82,15 +87,13 @@ def read_weights(path: Path) -> WeightFile:
     if not path.is_file():  # reading a pipe would wait for ever
         raise WeightsError(f"weights file {path} cannot be read (not a regular file): give {_OWN_FILE}")
     head = _read(path, _first_bytes)
-    torchscript = head.startswith(b"PK\x03\x04") and _read(path, check_archive)
-    read: Callable[[Path], object]
-    if torchscript:
-        read = _read_torchscript
-    elif head.startswith((b"PK", b"\x80")) and not _is_safetensors(head, path.stat().st_size):
-        read = _read_pickle
-    else:
-        read = load_file
-    return _weight_file(path, _read(path, read), torchscript)
+    if head.startswith(b"PK\x03\x04"):
+        scripted = _read(path, read_archive)
+        if scripted is not None:
+            return _weight_file(path, scripted, True)
+    pickled = head.startswith((b"PK", b"\x80")) and not _is_safetensors(head, path.stat().st_size)
+    read: Callable[[Path], object] = _read_pickle if pickled else load_file
+    return _weight_file(path, _read(path, read), False)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -126,14 +129,6 @@ def _damaged(path: Path, error: BaseException) -> WeightsError:
     )
 
 
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r".*torch\.jit\.load.* is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", r".*torch\.jit\.load.* is deprecated", DeprecationWarning)
-        archive = torch.jit.load(path, map_location="cpu")
-    return {name: tensor.detach() for name, tensor in archive.state_dict().items()}
-
-
 def _read_pickle(path: Path) -> object:
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
@@ -147,9 +142,7 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
         raise WeightsError(
             f"weights file {path} holds no state dict but a {type(content).__name__}: save the model's state_dict()"
         )
-    entries = {str(name): value for name, value in content.items()}
-    if all(name.startswith("module.") for name in entries):
-        entries = {name.removeprefix("module."): value for name, value in entries.items()}
+    entries = _without_prefix({str(name): value for name, value in content.items()})
     odd = [name for name, value in entries.items() if isinstance(value, Tensor) and not _is_dense(value)]
     if odd:
         raise WeightsError(
@@ -165,6 +158,16 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
             "model's state_dict(), alone or under the key 'state_dict'"
         )
     return WeightFile(path, weights, torchscript, len(sizes) == len(SIZE_ENTRIES))
+
+
+def _without_prefix(entries: dict[str, Any]) -> dict[str, Any]:
+    """Take off what wrappers put before all names (module., model., _orig_mod., ...), but no part of the model."""
+    while all("." in name for name in entries):
+        first = {name.partition(".")[0] for name in entries}
+        if len(first) > 1 or first <= _OWN_PARTS:
+            break
+        entries = {name.partition(".")[2]: value for name, value in entries.items()}
+    return entries
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -185,7 +188,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, 
         WeightsError: naming the first missing, unexpected, misshapen or unusable tensors.
     """
     wanted = model.state_dict()
-    fitted = _reconcile(wanted, tensors)
+    fitted = _reconcile(wanted, {**dict(model.named_buffers()), **wanted}, tensors)
     problems = [
         *_listed("missing", [name for name in wanted if name not in fitted]),
         *_listed("unexpected", [name for name in fitted if name not in wanted]),
@@ -200,9 +203,17 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, 
     model.load_state_dict(fitted)
 
 
-def _reconcile(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo two differences between open_clip's versions that change no value."""
-    fitted = dict(tensors)
+def _reconcile(
+    wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Undo differences between open_clip's versions, and of TorchScript, that change no value.
+
+    Args:
+        wanted: the model's state dict.
+        held: the same with the buffers that the model computes itself, such as the causal mask.
+        tensors: what is to be loaded.
+    """
+    fitted = {name: tensor for name, tensor in tensors.items() if name in wanted or not _same(held.get(name), tensor)}
     for name in ("logit_scale", "logit_bias"):
         if name in fitted and name in wanted and fitted[name].numel() == wanted[name].numel():
             fitted[name] = fitted[name].reshape(wanted[name].shape)
@@ -210,6 +221,10 @@ def _reconcile(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> d
     if positions not in wanted:
         fitted.pop(positions, None)
     return fitted
+
+
+def _same(own: Tensor | None, given: Tensor) -> bool:
+    return own is not None and own.shape == given.shape and torch.equal(own, given.to(own.dtype))
 
 
 def _misshapen(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:

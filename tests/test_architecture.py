@@ -3,6 +3,7 @@
 import open_clip
 import pytest
 import torch
+from open_clip import pretrained
 from open_clip.model import CLIP, CLIPTextCfg
 
 from rfclip import architecture as A
@@ -59,6 +60,22 @@ def test_other_ratios_of_the_mlp_are_read_off_the_shapes(make_clip):
 def test_a_grid_that_is_not_square_cannot_be_read_off_the_shapes(make_clip):
     with pytest.raises(WeightsError, match="15 positional embeddings make no square grid"):
         A.config_from_shapes(make_clip(image_size=(48, 80)).state_dict(), "file")
+
+
+def test_every_model_of_open_clip_passes_the_checks_of_values():
+    for name in open_clip.list_models():
+        A._check_values(open_clip.get_model_config(name))
+    tags = [tag for tags in pretrained._PRETRAINED.values() for tag in tags.values()]
+    for tag in tags:
+        A.check_preprocess(tag, "a tag")
+    assert len(tags) > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("ViT-B-16", True), ("ViT-L-14-336", True), ("ViT-H-14", False), ("RN50", False)]
+)
+def test_image_towers_that_openai_published(name, published):
+    assert A.is_published_by_openai(open_clip.get_model_config(name)) is published
 
 
 def test_named_config_is_a_copy():

@@ -187,6 +187,25 @@ def test_other_weights_are_calibrated_anew(loaded, planted, make_vit):
     assert C.resolve_distraction_dims(dataclasses.replace(loaded, weights_hash="1" * 64)) == ()
 
 
+@pytest.mark.parametrize("change", ["mean", "std", "eps", "ln_pre", "activation"])
+def test_all_that_a_calibration_depends_on_is_in_its_key(loaded, change, monkeypatch):
+    keys = []
+    monkeypatch.setattr(C, "cached_tensors", lambda key, make: keys.append(key) or {"dims": torch.tensor([5])})
+    C.resolve_distraction_dims(loaded)
+    vit, other = loaded.model.visual, loaded
+    if change in ("mean", "std"):
+        other = dataclasses.replace(loaded, **{change: (127.5, 127.5, 127.5)})
+    elif change == "eps":
+        vit.ln_pre.eps = 1e-6
+    elif change == "ln_pre":
+        vit.ln_pre = torch.nn.Identity()
+    else:
+        vit.transformer.resblocks[1].mlp.gelu = torch.nn.GELU()
+    C.resolve_distraction_dims(other)
+    C.resolve_distraction_dims(other)
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_weights_without_peaks_are_warned_about(loaded, make_vit, logged):
     loaded.model.visual = make_vit(seed=3)
     assert C.resolve_distraction_dims(loaded) == ()
@@ -243,6 +262,20 @@ def test_a_broken_data_file_is_an_error(loaded, tmp_path, text):
     file.write_text(text)
     with pytest.raises(ValueError, match="is no data file"):
         C.resolve_distraction_dims(loaded, str(file))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"spec": "~/dims.json"}, "distraction_dims"), ({"calibration_images": "~/images"}, "calibration_images")],
+)
+def test_a_home_that_is_not_known_is_said(loaded, given, says, monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    monkeypatch.setattr(C, "_look_up", lambda file, clip: None)
+    with pytest.raises(ValueError, match=f"{says}='~/.* is not known here"):
+        C.resolve_distraction_dims(loaded, **given)
 
 
 def test_a_missing_data_file_is_an_error(loaded):

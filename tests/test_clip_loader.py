@@ -183,6 +183,48 @@ def test_a_config_that_names_the_activation_is_believed(quick_gelu, random_clip,
     assert loaded.activation == ("QuickGELU" if quick_gelu else "GELU")
 
 
+@pytest.mark.parametrize("origin", ["openai", "OpenAI"])
+@pytest.mark.parametrize("model", ["ViT-Toy-16", "json", "auto"])
+def test_the_origin_openai_means_quick_gelu(
+    origin, model, named, weights, config_file, logged, random_clip, make_images
+):
+    loaded = load_clip(config_file if model == "json" else model, weights, origin=origin)
+    assert (loaded.origin, loaded.activation) == ("openai", "QuickGELU")
+    assert "clip.origin='openai' says so" in logged[-1][0]
+    same(loaded, random_clip, make_images(1, 64, 64))
+    assert load_clip("ViT-Toy-16", weights, origin=origin, quick_gelu=False).activation == "GELU"
+
+
+@pytest.mark.parametrize("model", ["ViT-Toy-16", "json"])
+@pytest.mark.parametrize("kind", ["state dict", "safetensors", "checkpoint"])
+def test_a_state_dict_that_may_be_openais_is_warned_about(
+    model, kind, named, random_clip, write, tmp_path, config_file, logged
+):
+    write(kind, random_clip.state_dict(), tmp_path / "w")
+    named["openai"] = {"url": "https://x.invalid/clip"}
+    model = config_file if model == "json" else model
+    assert load_clip(model, tmp_path / "w").activation == "GELU"
+    (warning,) = [message for message, level in logged if level == logging.WARNING]
+    assert f"The activation of {tmp_path / 'w'} cannot be told" in warning
+    assert "clip.quick_gelu=True (--quick-gelu yes)" in warning
+
+
+def test_a_state_dict_whose_activation_is_told_is_not_warned_about(
+    named, random_clip, write, tmp_path, weights, logged
+):
+    load_clip("ViT-Toy-16", weights)  # which OpenAI did not publish
+    named["openai"], named["laion"] = {"url": "https://x.invalid/clip"}, {"file": str(weights)}
+    write("torchscript", random_clip.state_dict(), tmp_path / "archive.pt")
+    load_clip("ViT-Toy-16", tmp_path / "archive.pt")
+    load_clip("ViT-Toy-16", "laion")
+    load_clip("ViT-Toy-16-quickgelu", weights)
+    load_clip("auto", weights)
+    for told in ({"quick_gelu": False}, {"quick_gelu": True}, {"origin": "laion"}, {"origin": "openai"}):
+        load_clip("ViT-Toy-16", weights, **told)
+    assert len(logged) == 9
+    assert all(level == logging.INFO for _, level in logged)
+
+
 @pytest.mark.parametrize("override", [True, False])
 @pytest.mark.parametrize("model", ["ViT-Toy-16", "ViT-Toy-16-quickgelu", "auto"])
 def test_quick_gelu_overrides(override, model, named, weights, logged):
@@ -279,6 +321,211 @@ def test_a_state_dict_that_is_no_clip_is_refused(tmp_path, config_file):
         load_clip("auto", tmp_path / "w.pt")
 
 
+@pytest.mark.parametrize("prefix", ["", "model.", "module.clip."])
+@pytest.mark.parametrize("model", ["auto", "json"])
+def test_transformers_layout_is_named(model, prefix, tmp_path, config_file):
+    names = ["vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight", "logit_scale"]
+    torch.save({prefix + name: torch.zeros(4) for name in names}, tmp_path / "w.bin")
+    with pytest.raises(WeightsError, match=r"transformers' layout .*open_clip's is wanted"):
+        load_clip(config_file if model == "json" else model, tmp_path / "w.bin")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "clip.", "a.model.visual_clip."]
+)
+@pytest.mark.parametrize("sizes", [{}, SIZES])
+def test_a_prefix_of_all_names_is_taken_off(prefix, sizes, random_clip, tmp_path, weights):
+    state = {prefix + name: tensor for name, tensor in {**random_clip.state_dict(), **sizes}.items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    assert load_clip("auto", tmp_path / "w.pt").weights_hash == load_clip("auto", weights).weights_hash
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("model", ["auto", "json"])
+def test_an_image_tower_alone_is_refused_by_its_own_names(model, prefix, random_clip, tmp_path, config_file):
+    state = {prefix + name: t for name, t in random_clip.state_dict().items() if name.startswith("visual.")}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"missing \(positional_embedding|first tensors are visual\."):
+        load_clip(config_file if model == "json" else model, tmp_path / "w.pt")
+
+
+def test_a_prefix_of_some_names_stays(random_clip, tmp_path, config_file):
+    state = {f"model.{name}": tensor for name, tensor in random_clip.state_dict().items()}
+    torch.save({**state, "head.weight": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"missing .* unexpected \(model\."):
+        load_clip(config_file, tmp_path / "w.pt")
+
+
+def test_the_causal_mask_may_be_stored(random_clip, tmp_path, weights):
+    state = {**random_clip.state_dict(), "attn_mask": random_clip.attn_mask.half()}
+    torch.save(state, tmp_path / "w.pt")
+    assert load_clip("auto", tmp_path / "w.pt").weights_hash == load_clip("auto", weights).weights_hash
+    torch.save({**state, "attn_mask": torch.zeros(77, 77)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"1 unexpected \(attn_mask\)"):
+        load_clip("auto", tmp_path / "w.pt")
+
+
+@pytest.fixture
+def folder(tmp_path, weights):
+    """A folder as open_clip saves its models."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    content = {"model_cfg": CONFIG, "preprocess_cfg": {"mean": [0.5, 0.4, 0.2]}}
+    (path / "open_clip_config.json").write_text(json.dumps(content))
+    weights.rename(path / "open_clip_pytorch_model.bin")
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["local-dir:", ""])
+def test_a_folder_of_open_clip_is_loaded(folder, prefix, logged, named, make_clip, make_images):
+    named["openai"] = {"url": "https://x.invalid/clip"}
+    (folder / "model.safetensors").write_bytes(b"another layout")
+    loaded = load_clip(f"{prefix}{folder}")
+    assert loaded.mean == (127.5, 102.0, 51.0)
+    same(loaded, make_clip(quick_gelu=False), make_images(1, 64, 64))
+    assert [level for _, level in logged] == [logging.INFO]
+    assert load_clip(folder, folder / "open_clip_pytorch_model.bin").weights_hash == loaded.weights_hash
+    assert clip_loader.brings_weights(folder)
+
+
+def test_a_folder_brings_its_tokenizer(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(clip_loader, "HFTokenizer", lambda name, **_: asked.append(name) or tokenizer())
+    config = {"model_cfg": {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "hf_tokenizer_name": "owner/name"}}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    load_clip(f"local-dir:{folder}")
+    assert asked == [str(folder)]
+
+
+def test_what_a_folder_lacks_is_said(folder, tmp_path):
+    file = folder / "open_clip_pytorch_model.bin"
+    with pytest.raises(WeightsError, match=rf"is a folder: .* clip\.model='local-dir:{folder}'"):
+        load_clip("auto", folder)
+    with pytest.raises(WeightsError, match=r"is a folder: give the path of a file in it$"):
+        load_clip("auto", tmp_path)
+    with pytest.raises(WeightsNotFoundError, match=r"open_clip_config\.json cannot be read"):
+        load_clip(f"local-dir:{tmp_path}")
+    file.rename(folder / "one.pt")
+    assert load_clip(folder).architecture == load_clip(folder, folder / "one.pt").architecture
+    (folder / "two.pt").write_bytes(b"")
+    with pytest.raises(WeightsNotFoundError, match=r"several weights files \(one\.pt, two\.pt\)"):
+        load_clip(folder)
+    for name in ("one.pt", "two.pt"):
+        (folder / name).unlink()
+    with pytest.raises(WeightsNotFoundError, match="holds no weights file"):
+        load_clip(folder)
+
+
+def test_names_come_before_folders_of_that_name(tmp_path, monkeypatch, named, weights):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ViT-Toy-16", "auto", "tiny"):
+        (tmp_path / name).mkdir()
+    assert load_clip("ViT-Toy-16", weights).architecture == load_clip("auto", weights).architecture == "ViT-Toy-16"
+    assert not clip_loader.brings_weights("ViT-Toy-16")
+    assert clip_loader.brings_weights("tiny")
+    assert clip_loader.brings_weights("hf-hub:owner/name")
+
+
+@pytest.mark.parametrize("argument", ["model", "pretrained"])
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/w.json", "~/w.json"])
+def test_a_home_that_is_not_known_is_said(argument, path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    given = {"model": "auto", "pretrained": "w.pt", argument: path}
+    with pytest.raises(WeightsNotFoundError, match=rf"clip\.{argument}='~.* is not known here .*the whole path"):
+        load_clip(**given)
+
+
+def homeless(path):
+    if str(path).startswith("~"):
+        raise RuntimeError("Could not determine home directory.")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"quick_gelu": "false"}, r"clip\.quick_gelu must be True or False, got 'false'"),
+        ({"quick_gelu": 0}, r"clip\.quick_gelu must be True or False, got 0"),
+        ({"origin": True}, r"clip\.origin must be a word"),
+        ({"origin": " "}, r"clip\.origin must be a word"),
+        ({"precision": None}, r"clip\.precision must be one of"),
+        ({"precision": ["fp32"]}, r"clip\.precision must be one of"),
+        ({"model": 3}, r"clip\.model must be a name or a path, got 3"),
+        ({"model": None}, r"clip\.model is missing"),
+        ({"pretrained": False}, r"clip\.pretrained must be a name or a path"),
+        ({"pretraind": "x.pt"}, r"clip\.pretraind is unknown \(near: pretrained\): clip takes model, "),
+        ({"zzz": 1}, r"clip\.zzz is unknown: clip takes"),
+    ],
+)
+def test_arguments_of_another_type_or_name_are_refused(given, says):
+    with pytest.raises(ValueError, match=says):
+        load_clip(**{"model": "tiny", **given})
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "says"),
+    [
+        ("vision_cfg", {"width": "128"}, r"vision_cfg\.width must be a whole number of at least 1, got '128'"),
+        ("vision_cfg", {"layers": True}, r"vision_cfg\.layers must be a whole number"),
+        ("vision_cfg", {"patch_size": -16}, r"vision_cfg\.patch_size must be"),
+        ("vision_cfg", {"image_size": [64, 64.0]}, r"vision_cfg\.image_size must be a whole number"),
+        ("vision_cfg", {"mlp_ratio": float("nan")}, r"vision_cfg\.mlp_ratio must be a number above 0"),
+        ("vision_cfg", {"no_ln_pre": "false"}, r"vision_cfg\.no_ln_pre must be True or False"),
+        ("vision_cfg", {"patch_dropout": 2}, r"vision_cfg\.patch_dropout must be a number in 0\.\.1"),
+        ("vision_cfg", {"norm_kwargs": {"eps": 0}}, r"vision_cfg\.norm_kwargs\.eps must be a number above 0"),
+        ("vision_cfg", {"act_kwargs": "tanh"}, r"vision_cfg\.act_kwargs must be a table"),
+        ("vision_cfg", {"pool_type": 1}, r"vision_cfg\.pool_type must be a text"),
+        ("text_cfg", {"heads": "1"}, r"text_cfg\.heads must be a whole number"),
+        ("text_cfg", {"no_causal_mask": 1}, r"text_cfg\.no_causal_mask must be True or False"),
+        ("text_cfg", {"context_length": 77.0}, r"text_cfg\.context_length must be a whole number"),
+        (None, {"embed_dim": "32"}, "embed_dim must be a whole number"),
+        (None, {"quick_gelu": "false"}, "quick_gelu must be True or False, got 'false'"),
+        (None, {"custom_text": "no"}, "custom_text must be True or False"),
+    ],
+)
+def test_values_of_a_model_config_are_checked(section, values, says, tmp_path, weights):
+    config = copy.deepcopy(CONFIG)
+    (config[section] if section else config).update(values)
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=says) as caught:
+        load_clip(tmp_path / "c.json", weights)
+    assert "c.json cannot be built" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"std": [0.2, 0, 0.2]},
+        {"std": [0.2, float("nan"), 0.2]},
+        {"std": [0.2, -0.2, 0.2]},
+        {"std": ["0.2", 0.2, 0.2]},
+        {"std": [0.2, True, 0.2]},
+        {"std": 0.2},
+        {"mean": [122.8, 116.7, 104.1]},
+        {"mean": [0.5, float("inf"), 0.5]},
+        {"mean": "0.5"},
+        {"size": "224"},
+        {"size": [224, 0]},
+        {"interpolation": "cubic"},
+        {"interpolation": True},
+        {"resize_mode": "stretch"},
+    ],
+)
+def test_values_of_the_preprocessing_are_checked(values, tmp_path, weights):
+    (tmp_path / "c.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": values}))
+    with pytest.raises(
+        WeightsError, match=rf"preprocessing of .*c\.json cannot be used \({next(iter(values))} must be"
+    ):
+        load_clip(tmp_path / "c.json", weights)
+
+
+def test_a_preprocessing_may_leave_out_what_it_does_not_say(tmp_path, weights):
+    preprocess = {"mean": None, "std": [1, 1, 1], "size": [64, 64], "interpolation": "bilinear", "mode": "RGB"}
+    (tmp_path / "c.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": preprocess}))
+    loaded = load_clip(tmp_path / "c.json", weights)
+    assert (loaded.mean, loaded.std) == ((122.771, 116.746, 104.094), (255, 255, 255))
+
+
 @pytest.mark.parametrize("model", ["auto", "json"])
 def test_resnet_weights_are_refused(model, tmp_path, config_file):
     torch.save({"visual.layer1.0.conv1.weight": torch.zeros(2)}, tmp_path / "w.pt")
@@ -323,7 +570,7 @@ def test_names_as_openai_writes_them(named, weights):
 
 
 def test_an_unknown_precision_is_refused(weights):
-    with pytest.raises(ValueError, match="fp32, bf16, fp16"):
+    with pytest.raises(ValueError, match=r"clip\.precision must be one of 'fp32', 'bf16', 'fp16', got 'int8'"):
         load_clip("auto", weights, precision="int8")
 
 

@@ -295,6 +295,12 @@ def test_options_reach_the_config() -> None:
     assert cfg.model.clip.pretrained == "w.pt"
     assert (cfg.model.method.type, cfg.model.method.tau) == ("RefocusCLIPRelease", 3.0)
     assert "beta" not in cfg.model.method and "refiner" not in cfg.model
+    assert "quick_gelu" not in cfg.model.clip and "origin" not in cfg.model.clip
+    options = Options(config, model="local-dir:/x", quick_gelu=False, origin="openai")
+    assert build_config(options).model.clip == dict(
+        model="local-dir:/x", pretrained=None, precision="fp32", quick_gelu=False, origin="openai"
+    )
+    assert options.overrides()["quick_gelu"] is False
 
 
 @pytest.mark.parametrize("name", ["mean_kk", "MeanKK", "mean-kk", "MEANKK"])

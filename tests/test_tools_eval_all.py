@@ -124,6 +124,8 @@ def test_options_are_passed_on(call: Callable[..., Any]) -> None:
     assert commands[0][4:] == [
         "--work-dir=work_dirs", "--model=auto", "--profile=release", "--data-root=d", "--pamr",
     ]  # fmt: skip
+    _, commands = call([*options[:1], "--benchmarks=ade20k", "--quick-gelu=no", "--origin=me"])
+    assert commands[0][-2:] == ["--quick-gelu=no", "--origin=me"]
     _, commands = call([*options[:1], "--benchmarks=ade20k", "--gpus=2"])
     assert commands[0][:5] == ["bash", str(ROOT / "tools/dist_test.sh"), config, "none", "2"]
 

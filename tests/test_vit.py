@@ -7,9 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
 from rfclip import vit as V
+from rfclip.text import encode_text
 
 PATCH = 16
 
@@ -242,8 +245,11 @@ def test_a_plain_vit_is_supported(tiny_vit):
         ({"attentional_pool": True, "attn_pooler_heads": 2}, "pools by attention"),
         ({"attentional_pool": "parallel", "attn_pooler_heads": 2}, "pools by attention"),
         ({"pool_type": "avg"}, "pools by 'avg'"),
-        ({"block_type": "custom"}, "CustomResidualAttentionBlock"),
-        ({"qk_norm": True}, "another attention"),
+        ({"qk_norm": True}, r"CustomResidualAttentionBlock\) has another attention .*: it has ln_q, ln_k"),
+        ({"scaled_cosine_attn": True}, "it has logit_scale, scaled_cosine"),
+        ({"scale_heads": True}, "it has head_scale, scale_heads"),
+        ({"scale_attn_inner": True}, "it has ln_inner"),
+        ({"scale_attn": True}, "it has ln_attn"),
         ({"patch_size": (16, 8)}, "not square"),
     ],
 )
@@ -253,6 +259,96 @@ def test_other_towers_are_refused_with_the_reason(settings, says):
     with pytest.raises(ValueError, match=says) as caught:
         V.check_supported(tower)
     assert "ViT-B-16" in str(caught.value)
+
+
+class OwnAttention(nn.Module):
+    """An attention of CLIP's formula that is no nn.MultiheadAttention and knows no embed_dim."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.num_heads, self.scale = other.num_heads, other.head_dim**-0.5
+        self.in_proj_weight, self.in_proj_bias = other.in_proj_weight, other.in_proj_bias
+        self.ln_q, self.ln_k, self.ln_inner, self.attn_drop = nn.Identity(), nn.Identity(), None, nn.Dropout(0.1)
+        self.head_scale = self.logit_scale = None
+        self.out_proj = other.out_proj
+
+    def forward(self, x, *_, attn_mask=None, **__):
+        heads = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask)
+        return (self.out_proj(mixed.transpose(1, 2).flatten(2)),)
+
+
+def with_own_attention(model):
+    for block in (module for module in model.modules() if isinstance(module, ResidualAttentionBlock)):
+        block.attn = OwnAttention(block.attn).eval()
+    return model
+
+
+def test_an_attention_of_another_class_and_the_same_formula_gives_the_same_numbers(make_vit, make_images):
+    vit, own, images = make_vit(), with_own_attention(make_vit()), make_images(2, 80, 112)
+    V.check_supported(own)
+    assert torch.equal(forward(own, images), forward(vit, images))
+    torch.testing.assert_close(own(images), vit(images), rtol=1e-5, atol=1e-5)
+    assert V.num_heads(own) == 4
+
+
+def test_the_text_tower_may_have_such_an_attention_too(make_clip):
+    clip, own = make_clip(), with_own_attention(make_clip())
+    names, templates = ["cat", "a long name of a dog"], ["a photo of a {}."]
+    embeddings = [encode_text(model, SimpleTokenizer(), names, templates) for model in (clip, own)]
+    torch.testing.assert_close(*embeddings, rtol=1e-5, atol=1e-5)
+
+
+def test_an_attention_without_bias(make_vit, make_images):
+    vit, without = make_vit(), with_own_attention(make_vit())
+    for block, other in zip(V.blocks(vit), V.blocks(without), strict=True):
+        block.attn.in_proj_bias.zero_()
+        other.attn.in_proj_bias = None
+    V.check_supported(without)
+    images = make_images(1, 80, 112)
+    torch.testing.assert_close(forward(without, images), forward(vit, images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_custom_block_without_its_extras_is_supported(make_vit, make_images):
+    vit, images = make_vit(block_type="custom"), make_images(2, 80, 112)
+    V.check_supported(vit)
+    torch.testing.assert_close(forward(vit, images)[:, 0], vit(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda attn: attn.__setattr__("ln_q", nn.LayerNorm(16)), "it has ln_q"),
+        (lambda attn: attn.__setattr__("ln_k", nn.LayerNorm(16, elementwise_affine=False)), "it has ln_k"),
+        (lambda attn: attn.__setattr__("ln_inner", nn.LayerNorm(64)), "it has ln_inner"),
+        (lambda attn: attn.__setattr__("gate", nn.Linear(64, 64)), "it has gate"),
+        (lambda attn: attn.__setattr__("gate", True), "it has gate"),
+        (lambda attn: attn.__setattr__("scaled_cosine", True), "it has scaled_cosine"),
+        (lambda attn: attn.__setattr__("head_scale", nn.Parameter(torch.ones(4, 1, 1))), "it has head_scale"),
+        (lambda attn: attn.register_buffer("rope", torch.ones(4)), "it has rope"),
+        (lambda attn: attn.__setattr__("scale", 1.0), "it has scale"),
+        (lambda attn: attn.__setattr__("in_proj_weight", None), "no in_proj_weight"),
+        (
+            lambda attn: attn.__setattr__("in_proj_weight", nn.Parameter(torch.ones(96, 64))),
+            r"\(96, 64\) does not hold",
+        ),
+        (lambda attn: attn.__setattr__("num_heads", 5), "of 5 heads"),
+    ],
+)
+def test_an_attention_of_another_formula_is_refused(make_vit, change, says):
+    vit = with_own_attention(make_vit())
+    change(V.blocks(vit)[2].attn)
+    with pytest.raises(ValueError, match=rf"block 2 .*{says}"):
+        V.check_supported(vit)
+
+
+@pytest.mark.parametrize("setting", ["add_bias_kv", "add_zero_attn"])
+def test_a_multihead_attention_with_extras_is_refused(make_vit, setting):
+    vit = make_vit()
+    V.blocks(vit)[0].attn = nn.MultiheadAttention(64, 4, batch_first=True, **{setting: True})
+    with pytest.raises(ValueError, match="another attention"):
+        V.check_supported(vit)
 
 
 def test_towers_of_other_libraries_are_refused():

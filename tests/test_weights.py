@@ -61,6 +61,31 @@ def test_a_training_checkpoint_is_unwrapped(tmp_path):
     check(read_weights(tmp_path / "w.pt"))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "clip.", "a.b.c."])
+def test_a_prefix_that_all_names_share_is_taken_off(tmp_path, prefix):
+    torch.save({prefix + name: value for name, value in {**TENSORS, **SIZES}.items()}, tmp_path / "w.pt")
+    weights = read_weights(tmp_path / "w.pt")
+    check(weights)
+    assert weights.has_sizes
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["visual.proj", "visual.conv1.weight"],
+        ["text.proj", "text.b.weight"],
+        ["transformer.resblocks.0.a", "transformer.b"],
+        ["vision_model.a", "vision_model.b"],
+        ["model.a", "b"],
+        ["model.a", "model"],
+        ["weight"],
+    ],
+)
+def test_parts_of_a_model_are_no_prefix(tmp_path, names):
+    torch.save({name: torch.zeros(1) for name in names}, tmp_path / "w.pt")
+    assert list(read_weights(tmp_path / "w.pt").tensors) == names
+
+
 def test_openai_size_entries_are_noticed_and_set_aside(tmp_path):
     torch.save({**TENSORS, **SIZES}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")

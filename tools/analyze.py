@@ -16,7 +16,7 @@ from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.explain.analysis import Setting, analyses, load_analysis, measure, write_table
 from rfclip.explain.observations import consistency, observe, write_consistency, write_observation
 from rfclip.harness import UserError
-from rfclip.run_options import Options, build_config, list_dataset
+from rfclip.run_options import Options, add_clip_options, build_config, list_dataset
 
 OBSERVATIONS = ("attention", "consistency")
 SAMPLE = Path("data/sample")
@@ -38,6 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-root", help="folder that stands for the configs' data/")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--checkpoint", help="CLIP weights: an open_clip tag or a local file")
+    add_clip_options(parser)
     parser.add_argument("--limit", type=int, help="look at the first so many images of each benchmark only")
     parser.add_argument("--short-side", type=int, default=336, help="pixels, for attention and consistency")
     parser.add_argument("--out", type=Path, default=Path("analysis"), help="folder of the results")
@@ -66,14 +67,29 @@ def run(args: argparse.Namespace) -> list[Path]:
         found_dims = consistency(loaded, {name: read(args, name) for name in args.benchmarks})
         return write_consistency(found_dims, args.out, loaded.architecture)
     analysis = load_analysis(args.analysis)
-    setting = Setting(tuple(args.benchmarks), args.model, args.checkpoint, args.data_root, args.limit)
+    setting = Setting(
+        tuple(args.benchmarks),
+        args.model,
+        args.checkpoint,
+        args.data_root,
+        args.limit,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
+    )
     measured = measure(analysis, setting, args.out)
     return write_table(analysis, measured, args.out, source(args, args.model or "ViT-B-16"))
 
 
 def config(args: argparse.Namespace, benchmark: str) -> Config:
     """The benchmark's config with the options merged in."""
-    options = Options(benchmark_config(benchmark), args.checkpoint, args.model, data_root=args.data_root)
+    options = Options(
+        benchmark_config(benchmark),
+        args.checkpoint,
+        args.model,
+        data_root=args.data_root,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
+    )
     return build_config(options)
 
 

@@ -17,7 +17,7 @@ from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.explain import charts, style
 from rfclip.explain.audit import Audit, Labelled, audit, plain_vocabulary, write_table
 from rfclip.harness import UserError
-from rfclip.run_options import Options, build_config, list_dataset
+from rfclip.run_options import Options, add_clip_options, build_config, list_dataset
 from rfclip.segmentor import RFCLIP
 from rfclip.vocabulary import Vocabulary, load_vocabulary
 
@@ -37,6 +37,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-root", help="folder that stands for the configs' data/")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--checkpoint", help="CLIP weights: an open_clip tag or a local file")
+    add_clip_options(parser)
     parser.add_argument("--profile", help="paper (default), release, or a baseline")
     parser.add_argument("--limit", type=int, help="score the first so many images only")
     parser.add_argument("--keep-all-names", action="store_true", help="do not leave names out one by one")
@@ -52,7 +53,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> list[Path]:
     """Audit, and write table and plot."""
     options = Options(
-        benchmark_config(args.benchmark), args.checkpoint, args.model, args.profile, data_root=args.data_root
+        benchmark_config(args.benchmark),
+        args.checkpoint,
+        args.model,
+        args.profile,
+        data_root=args.data_root,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
     )
     cfg = build_config(options)
     list_dataset(cfg)  # says what is missing

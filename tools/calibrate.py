@@ -11,8 +11,9 @@ import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import torch
 
 from rfclip import calibrate
-from rfclip.clip_loader import load_clip
+from rfclip.clip_loader import brings_weights, load_clip
 from rfclip.explain.calibration import add_to_data_file, calibrated, rule, write_report
+from rfclip.run_options import add_clip_options
 from rfclip.sample_world import calibration_images
 
 
@@ -25,6 +26,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, help="folder of images; default: generated scenes")
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
+    add_clip_options(parser)
     parser.add_argument("--out", type=Path, default=Path("calibrated"), help="folder of the results")
     parser.add_argument("--scenes", type=int, default=calibrate.SCENES, help="generated scenes, without a folder")
     parser.add_argument("--short-side", type=int, help="pixels of the images' short side; default: the model's own")
@@ -39,7 +41,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Calibrate and report."""
-    loaded = load_clip(args.model, None if args.model == "tiny" else args.pretrained or "openai")
+    pretrained = args.pretrained or (None if brings_weights(args.model) else "openai")
+    loaded = load_clip(args.model, pretrained, quick_gelu=args.quick_gelu, origin=args.origin)
     size = tuple(loaded.model.visual.image_size)
     if args.folder is None:
         images = iter(torch.from_numpy(calibration_images(args.scenes, size, 0)).split(1))

@@ -18,7 +18,7 @@ from rfclip.compare import Measured, as_markdown, as_text, compare
 from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.datasets import missing_data
 from rfclip.harness import RESULTS, UserError, is_finished
-from rfclip.run_options import Options, benchmark_name, build_config, profile_file
+from rfclip.run_options import Options, add_clip_options, benchmark_name, build_config, clip_command, profile_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PEAK = "peak.json"
@@ -38,6 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-root", help="folder that stands for the configs' data/")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--checkpoint", help="CLIP weights: an open_clip tag or a local file")
+    add_clip_options(parser)
     parser.add_argument("--pamr", action="store_true", help="refine all methods with PAMR")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N images of each benchmark")
     parser.add_argument("--resamples", type=int, default=2000, help="draws for the intervals (default 2000)")
@@ -74,6 +75,8 @@ def runs(args: argparse.Namespace) -> dict[str, list[Options]]:
                 work_dir=args.out / method,
                 resume=args.resume,
                 cfg_options=extra,
+                quick_gelu=args.quick_gelu,
+                origin=args.origin,
             )
             for method in methods
         ]
@@ -93,6 +96,7 @@ def command(options: Options) -> list[str]:
     line += [f"--model={options.model}"] if options.model is not None else []
     line += [f"--data-root={options.data_root}"] if options.data_root is not None else []
     line += [f"--{name}" for name in ("pamr", "resume") if getattr(options, name)]
+    line += clip_command(options)
     if options.cfg_options:
         line += ["--cfg-options", *(f"{key}={value}" for key, value in options.cfg_options.items())]
     return line

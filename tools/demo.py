@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
+from rfclip.run_options import add_clip_options
+
 TINY = (
     "With the tiny CLIP that ships with the package: it knows drawn scenes and nothing of photographs. For those, "
     "start the demo with --model ViT-B-16."
@@ -20,6 +22,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A page on this machine (127.0.0.1) that segments with any words.")
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
+    add_clip_options(parser)
     parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
     parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rfclip.demo.studio import Studio
 
     try:
-        studio = Studio(args.model, args.pretrained, args.device, args.short_side)
+        studio = Studio(args.model, args.pretrained, args.device, args.short_side, args.quick_gelu, args.origin)
         launch(build(studio, TINY if args.model == "tiny" else ""), args.port)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if args.traceback:

@@ -15,7 +15,7 @@ import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.datasets import missing_data
 from rfclip.harness import RESULTS, UserError, is_finished
-from rfclip.run_options import Options, build_config
+from rfclip.run_options import Options, add_clip_options, build_config, clip_command
 from rfclip.summary import as_text, read_result, table, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +34,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--benchmarks", help=f"comma-separated, of {','.join(BENCHMARKS)}; default all")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--checkpoint", help="CLIP weights: an open_clip tag or a local file")
+    add_clip_options(parser)
     parser.add_argument("--profile", help="paper (default), release, or a baseline")
     parser.add_argument("--pamr", action="store_true", help="refine with PAMR")
     parser.add_argument(
@@ -54,7 +55,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def options_for(parsed: argparse.Namespace, benchmark: str) -> Options:
     """What tools/test.py will be told for a benchmark."""
-    names = ("checkpoint", "model", "profile", "pamr", "data_root", "work_dir", "resume")
+    names = ("checkpoint", "model", "profile", "pamr", "data_root", "work_dir", "resume", "quick_gelu", "origin")
     return Options(benchmark_config(benchmark), **{name: getattr(parsed, name) for name in names})
 
 
@@ -65,6 +66,7 @@ def command(options: Options, gpus: int) -> list[str]:
         value = getattr(options, name)
         extra += [f"--{name.replace('_', '-')}={value}"] if value is not None else []
     extra += [f"--{name}" for name in ("pamr", "resume") if getattr(options, name)]
+    extra += clip_command(options)
     if gpus > 1:
         return [
             "bash",

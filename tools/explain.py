@@ -15,7 +15,7 @@ from rfclip.explain.explanation import shown_layers
 from rfclip.explain.figures import PLOTS, choose
 from rfclip.explain.report import explain
 from rfclip.pictures import Picture, find_pictures, read_frames
-from rfclip.run_options import method_block
+from rfclip.run_options import add_clip_options, method_block
 from rfclip.segment_files import Outcome
 from rfclip.vit import num_layers
 from rfclip.vocabulary import Vocabulary
@@ -41,6 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--without", default="mean_kk", help="method of the labels to compare with")
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
+    add_clip_options(parser)
     parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
     parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
@@ -99,6 +100,8 @@ def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, A
         args.device,
         method=method_block(args.method),
         short_side=args.short_side,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
     )
     segmenter.prepare(vocabulary)
     return {

@@ -19,6 +19,7 @@ from rfclip.explain import examine, style
 from rfclip.explain.calibration import calibrated, write_report
 from rfclip.explain.figures import PLOTS, draw
 from rfclip.explain.observations import observe, write_observation
+from rfclip.run_options import add_clip_options
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "gallery"
 WORDS = ("sky", "grass", "cat", "person", "building", "road", "dog", "sea")
@@ -43,9 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file")
+    add_clip_options(parser)
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args(arguments)
-    segmenter = OpenVocabSegmenter(args.model, args.pretrained or "openai", "cpu", short_side=224)
+    segmenter = OpenVocabSegmenter(
+        args.model,
+        args.pretrained or "openai",
+        "cpu",
+        short_side=224,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
+    )
     name = f"`{segmenter.loaded.architecture}`, weights of origin {segmenter.loaded.origin or 'unknown'}"
     parts = [INTRODUCTION.format(model=name, remark=TINY if args.model == "tiny" else "")]
     args.out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from rfclip.api import OpenVocabSegmenter
 from rfclip.fonts import printable
 from rfclip.overlay import OPACITY
 from rfclip.pictures import find_pictures
-from rfclip.run_options import method_block
+from rfclip.run_options import add_clip_options, method_block
 from rfclip.segment_files import Outcome, prepare_folder, segment_files
 from rfclip.words import hint, read_classes, with_background
 
@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pamr", action="store_true", help="refine edges with PAMR (slower)")
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
+    add_clip_options(parser)
     parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
@@ -92,6 +93,8 @@ def segment(args: argparse.Namespace) -> Outcome:
         background_index=0 if has_background else None,
         precision=args.precision,
         keep_probs=args.probs,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
     )
     outcome = segment_files(
         segmenter,

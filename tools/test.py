@@ -11,7 +11,7 @@ import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from mmengine.config import DictAction
 
 from rfclip.harness import UserError, run
-from rfclip.run_options import Options
+from rfclip.run_options import Options, add_clip_options
 
 
 def parse() -> argparse.Namespace:
@@ -27,6 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--profile", help="paper, release, or a baseline (see configs/_base_/profiles)")
     parser.add_argument("--pamr", action="store_true", help="refine with PAMR")
     parser.add_argument("--model", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
+    add_clip_options(parser)
     parser.add_argument("--data-root", help="folder that stands for the configs' data/")
     parser.add_argument("--resume", action="store_true", help="keep the images that an interrupted run finished")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")

@@ -122,7 +122,7 @@ def _scale_keys(block: ResidualAttentionBlock, tokens: Tensor) -> None:
         middle = (low * high) ** 0.5
         diagonal = V.softmax_attention(middle * keys, middle * keys).diagonal(dim1=-2, dim2=-1).mean()
         low, high = (middle, high) if diagonal < SELF_ATTENTION else (low, middle)
-    width = block.attn.embed_dim
+    width = block.attn.in_proj_weight.shape[1]
     for parameter in (block.attn.in_proj_weight, block.attn.in_proj_bias):
         parameter[width : 2 * width] *= low
 

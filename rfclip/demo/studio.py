@@ -50,11 +50,21 @@ class Studio:
     """One loaded CLIP, and segmenters of all methods that share it; several threads may use it at a time.
 
     Args:
-        model, pretrained, device, short_side: as OpenVocabSegmenter takes them.
+        model, pretrained, device, short_side, quick_gelu, origin: as OpenVocabSegmenter takes them.
     """
 
-    def __init__(self, model: str, pretrained: str | None, device: str | None, short_side: int) -> None:
-        self._segmenter = OpenVocabSegmenter(model, pretrained or "openai", device, short_side=short_side)
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None,
+        device: str | None,
+        short_side: int,
+        quick_gelu: bool | None = None,
+        origin: str | None = None,
+    ) -> None:
+        self._segmenter = OpenVocabSegmenter(
+            model, pretrained or "openai", device, short_side=short_side, quick_gelu=quick_gelu, origin=origin
+        )
         self._built: dict[tuple[str, bool], OpenVocabSegmenter] = {}
         self._lock = Lock()
 

@@ -65,7 +65,7 @@ class Setting:
 
     Attributes:
         benchmarks: names of benchmarks.
-        model, checkpoint, data_root: as tools/test.py takes them.
+        model, checkpoint, data_root, quick_gelu, origin: as tools/test.py takes them.
         limit: measure on the first so many images only; None: all.
     """
 
@@ -74,6 +74,8 @@ class Setting:
     checkpoint: str | None = None
     data_root: str | None = None
     limit: int | None = None
+    quick_gelu: bool | None = None
+    origin: str | None = None
 
 
 def analyses() -> tuple[str, ...]:
@@ -190,6 +192,8 @@ def _options(row: Row, benchmark: str, setting: Setting, folder: Path) -> Option
         work_dir=folder,
         cfg_options=changes,
         resume=True,
+        quick_gelu=setting.quick_gelu,
+        origin=setting.origin,
     )
 
 
