@@ -26,7 +26,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from rfclip import vit as V
-from rfclip.cache import cached_tensors
+from rfclip.cache import cached_tensors, expanded, fingerprint
 from rfclip.checks import check_dims
 from rfclip.clip_loader import LoadedCLIP
 from rfclip.images import read_image, resize_short_side
@@ -73,7 +73,7 @@ def resolve_distraction_dims(
     """
     if not isinstance(spec, str):
         return tuple(check_dims(spec, V.width(clip.model.visual)))
-    file = DATA_FILE if spec == "auto" else Path(spec).expanduser()
+    file = DATA_FILE if spec == "auto" else expanded(spec)
     dims = _look_up(file, clip)
     if dims is not None:
         print_log(f"Distraction dimensions of {clip.architecture}: {_listed(dims)}, from {file}.", "current")
@@ -108,7 +108,7 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         batches = _scenes(size)
         identity = f"{SCENES} {hashlib.sha256(generated_scenes(1, size, 0).tobytes()).hexdigest()}"
     else:
-        paths = image_files(Path(folder).expanduser())
+        paths = image_files(expanded(folder))
         batches, images = read_images(paths, min(vit.image_size)), f"{len(paths)} images of {folder}"
         identity = _fingerprint(paths)
 
@@ -117,7 +117,8 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         return {"dims": torch.tensor(pick_peaks(statistics.profile, statistics.crossings), dtype=torch.long)}
 
     rule = (PEAK_SHARE, PEAK_DEVIATIONS, CROSSING_SHARE, CROSSING)
-    kept = cached_tensors(f"distraction dimensions {clip.weights_hash} {identity} {rule}", calibrate)
+    tower = f"{clip.weights_hash} {fingerprint(vit)} {clip.mean} {clip.std}"
+    kept = cached_tensors(f"distraction dimensions {tower} {identity} {rule}", calibrate)
     dims = tuple(kept["dims"].tolist())
     print_log(
         f"Distraction dimensions of {clip.architecture}, origin {clip.origin or 'unknown'}: not in the data "

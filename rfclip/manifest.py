@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from rfclip.areas import fingerprint, image_name
+from rfclip.cache import expanded
 from rfclip.configs_path import config_root
 from rfclip.text import load_templates, load_vocabulary
 from rfclip.tiny_clip import TINY_FOLDER
@@ -161,7 +162,7 @@ def without_paths(value: Any) -> Any:
         return {str(key): without_paths(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_paths(entry) for entry in value]
-    if isinstance(value, Path) or (isinstance(value, str) and Path(value).expanduser().is_absolute()):
+    if isinstance(value, Path) or (isinstance(value, str) and expanded(value).is_absolute()):
         return Path(value).name
     return value
 
@@ -187,7 +188,7 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for block, key in _FILES:
         value = (model.get(block) or {}).get(key)
-        path = Path(value).expanduser() if isinstance(value, str) else None
+        path = expanded(value) if isinstance(value, str) else None
         if path is not None and path.is_file():
             found[f"{block}.{key}"] = hash_file(path)
         elif path is not None and path.is_dir():
@@ -198,7 +199,7 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
 
 def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
     pretrained = clip.get("pretrained")
-    path = TINY_FOLDER / "tiny_clip.safetensors" if clip["model"] == "tiny" else Path(str(pretrained)).expanduser()
+    path = TINY_FOLDER / "tiny_clip.safetensors" if clip["model"] == "tiny" else expanded(str(pretrained))
     return {
         "model": without_paths(clip["model"]),
         "pretrained": without_paths(pretrained),
