@@ -57,7 +57,7 @@ class ChannelStatistics:
 
 
 def resolve_distraction_dims(
-    clip: LoadedCLIP, spec: str | Sequence[int] = "auto", calibration_images: str | None = None
+    clip: LoadedCLIP, spec: str | Sequence[int] = "auto", calibration_images: str | Path | None = None
 ) -> tuple[int, ...]:
     """Return the distraction dimensions to use with a CLIP, and log where they come from.
 
@@ -100,7 +100,7 @@ def _look_up(file: Path, clip: LoadedCLIP) -> tuple[int, ...] | None:
     return tuple(check_dims(found[0], V.width(clip.model.visual))) if found else None
 
 
-def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
+def _calibrated(clip: LoadedCLIP, folder: str | Path | None) -> tuple[int, ...]:
     """Calibrate, or take the result of an earlier calibration with the same weights, images and rule."""
     vit: VisionTransformer = clip.model.visual
     if folder is None:

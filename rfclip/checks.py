@@ -26,9 +26,10 @@ def shown(value: object) -> str:
 
 
 def near(name: object, known: Iterable[str]) -> str:
-    """'; did you mean ...?' where one of the known names is like ``name``, else ''."""
-    close = get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """' (did you mean ...?)' where one of the known names is like ``name``, else ''."""
+    lowered = {each.lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), lowered, n=1)
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
 
 
 def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:

@@ -70,6 +70,7 @@ def affinity(image: Tensor, dilations: Sequence[int] = (8, 16)) -> Tensor:
         neighbours in raster order. The neighbours of a pixel lie together in memory.
     """
     batch, _, height, width = image.shape
+    dilations = [min(dilation, max(height, width)) for dilation in dilations]  # farther on it is the border still
     reach = max(dilations)
     padded = F.pad(image.to(at_least_fp32(image)), (reach,) * 4, mode="replicate")
     weights = padded.new_empty(batch, height, width, 8 * len(dilations))

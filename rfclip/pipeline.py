@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rfclip import labels, prior, windows
-from rfclip.checks import check_above_zero, check_choice, check_range, check_switch, check_whole
+from rfclip.checks import check_above_zero, check_choice, check_range, check_switch, check_whole, shown
 from rfclip.labels import LabelMap
 from rfclip.methods.base import DenseOutput
 from rfclip.pamr import PAMR
@@ -105,7 +105,7 @@ class Settings:
         """Refuse settings that a vocabulary contradicts.
 
         Raises:
-            ValueError: no such background class, or a threshold on a benchmark that has no background.
+            ValueError: no such background class, or a threshold on a benchmark that has no background, or another.
         """
         index = self.background_index
         if index is not None and index >= len(vocabulary.names):
@@ -119,6 +119,11 @@ class Settings:
             raise ValueError(
                 f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
                 f"{vocabulary.classes[index or 0]!r} that are something else (a known way to mIoU 0): set prob_thd=0"
+            )
+        if self.prob_thd > 0 and index is not None and vocabulary.background not in (None, index):
+            raise ValueError(
+                f"background_index={index} is {shown(vocabulary.classes[index])}, but class {vocabulary.background} is "
+                f"called 'background': set background_index={vocabulary.background}, or call that class something else"
             )
 
 

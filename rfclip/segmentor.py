@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -214,6 +215,8 @@ def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
     if not callable(method):
         raise TypeError(f"method is a dense method, such as {', '.join(METHODS)}; {settings['type']!r} is none")
     folder = settings.get("calibration_images")
+    if folder is not None and not isinstance(folder, (str, Path)):
+        raise TypeError(f"calibration_images must be the path of a folder, got {shown(folder)}")
     dims = getattr(method, "distraction_dims", None)
     if folder is not None and not isinstance(dims, str):
         raise ValueError(

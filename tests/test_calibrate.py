@@ -187,6 +187,18 @@ def test_other_weights_are_calibrated_anew(loaded, planted, make_vit):
     assert C.resolve_distraction_dims(dataclasses.replace(loaded, weights_hash="1" * 64)) == ()
 
 
+@pytest.mark.parametrize("change", ["eps", "mean"])
+def test_the_same_weights_used_in_another_way_are_calibrated_anew(loaded, planted, monkeypatch, change):
+    assert C.resolve_distraction_dims(loaded) == planted.dims
+    monkeypatch.setattr(C, "pick_peaks", lambda *_: [7])
+    assert C.resolve_distraction_dims(loaded) == planted.dims
+    if change == "eps":
+        planted.vit.ln_pre.eps = 0.1
+    else:
+        loaded = dataclasses.replace(loaded, mean=(0.0, 0.0, 0.0))
+    assert C.resolve_distraction_dims(loaded) == (7,)
+
+
 def test_weights_without_peaks_are_warned_about(loaded, make_vit, logged):
     loaded.model.visual = make_vit(seed=3)
     assert C.resolve_distraction_dims(loaded) == ()

@@ -222,5 +222,8 @@ def test_threshold_needs_a_vocabulary_with_background() -> None:
     settings.check_vocabulary(WORDS, "mine.txt")  # whose rows only its owner knows
     with pytest.raises(ValueError, match=r"voc20.*no background"):
         settings.check_vocabulary(load_vocabulary("voc20"), "voc20")
+    with pytest.raises(ValueError, match=r"background_index=0 is 'tree', but class 1 is called 'background'"):
+        settings.check_vocabulary(load_vocabulary(["tree", "background"]), ["tree", "background"])
+    replace(settings, background_index=1).check_vocabulary(load_vocabulary(["tree", "background"]), None)
     with pytest.raises(ValueError, match="none of the 3 classes"):
         replace(settings, background_index=3).check_vocabulary(WORDS, "words.txt")
