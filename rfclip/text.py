@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rfclip.cache import fingerprint, read_tensors, write_tensors
 from rfclip.checks import shown
+from rfclip.version import __version__
 from rfclip.vocabulary import Vocabulary, encodable, load_vocabulary, read_json_list, same_name, shipped_vocabularies
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ def text_embeddings(clip: LoadedCLIP, names: Sequence[str], templates: Sequence[
         Embeddings (Q, E), fp32, of length one, on the CPU, detached.
 
     Raises:
-        ValueError: No names, no templates, or a name that makes the same tokens as no name.
+        ValueError: No names, no templates, a name that makes the same tokens as no name, or one that ends the text.
     """
-    tokens = _checked_tokens(clip.tokenizer, names, templates)
+    tokens = _checked_tokens(clip, names, templates)
     tower = fingerprint(clip.model, leave_out="visual")
-    common = ["text", open_clip.__version__, clip.weights_hash, clip.architecture, clip.activation, tower]
+    common = ["text", __version__, open_clip.__version__, clip.weights_hash, clip.architecture, clip.activation, tower]
     keys = [json.dumps([*common, row]) for row in _row_hashes(tokens)]
     found = {key: kept["embedding"] for key in dict.fromkeys(keys) if (kept := read_tensors(key)) is not None}
     new = {key: row for key, row in zip(keys, tokens, strict=True) if key not in found}
@@ -134,11 +135,12 @@ def _row_hashes(tokens: Tensor) -> list[str]:
     return [hashlib.sha256(row.contiguous().numpy().tobytes()).hexdigest() for row in tokens]
 
 
-def _checked_tokens(tokenizer: Callable[..., Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
+def _checked_tokens(clip: LoadedCLIP, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """As :func:`_tokens`; names that the tokenizer cannot tell from others, or does not read whole, are told."""
     if not names:
-        return _tokens(tokenizer, names, templates)
-    *tokens, nothing = _tokens(tokenizer, [*names, ""], templates)
+        return _tokens(clip.tokenizer, names, templates)
+    *tokens, nothing = _tokens(clip.tokenizer, [*names, ""], templates)
+    end = nothing.max() if _reads_no_padding(clip.model) else -1  # argmax pooling: the end token is the highest
     alike: dict[str, dict[str, str]] = {}
     for name, row, row_hash in zip(names, tokens, _row_hashes(torch.stack(tokens)), strict=True):
         if torch.equal(row, nothing):
@@ -146,9 +148,14 @@ def _checked_tokens(tokenizer: Callable[..., Tensor], names: Sequence[str], temp
                 f"name {shown(name)} makes the same prompts as an empty name, as far as the {row.shape[-1]} tokens "
                 "that the model reads: give a name that its tokenizer knows, and templates that leave room for it"
             )
+        if row.eq(end).sum() > nothing.eq(end).sum():
+            raise ValueError(
+                f"name {shown(name)} holds the sign by which the tokenizer ends a text, and nothing behind it would be "
+                "read: leave it out"
+            )
         alike.setdefault(row_hash, {}).setdefault(same_name(name), name)
     context = nothing.shape[-1]
-    lengths = {name: _longest(tokenizer, name, templates, context) for name in dict.fromkeys(names)}
+    lengths = {name: _longest(clip.tokenizer, name, templates, context) for name in dict.fromkeys(names)}
     long = [f"{_ends(name)} makes {length} tokens" for name, length in lengths.items() if length > context]
     if long:
         _warn(

@@ -224,12 +224,12 @@ def test_both_faces_tell_of_long_names(clip_files: dict[str, str], log: list[str
 
 
 class Words:
-    """A tokenizer as those of transformers: pads with 1, ends with 2, drops signs that it does not know."""
+    """A tokenizer as those of transformers: pads with 1, ends with 99, drops signs that it does not know."""
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
         length = context_length or 9
         rows = [[10 + len(word) for word in text.split() if word.isalpha()][: length - 1] for text in texts]
-        return torch.tensor([[*row, 2, *[1] * (length - 1 - len(row))] for row in rows])
+        return torch.tensor([[*row, 99, *[1] * (length - 1 - len(row))] for row in rows])
 
 
 def test_other_tokenizers_are_counted_by_a_longer_context(random_clip: nn.Module, log: list[str]) -> None:
@@ -242,6 +242,20 @@ def test_other_tokenizers_are_counted_by_a_longer_context(random_clip: nn.Module
 def test_a_name_that_the_tokenizer_drops_is_an_empty_name(random_clip: nn.Module, name: str) -> None:
     with pytest.raises(ValueError, match=r"makes the same prompts as an empty name"):
         text_embeddings(Loaded(random_clip, tokenizer=Words()), ["sky", name], ["a photo of {}"])
+
+
+@pytest.mark.parametrize("name", ["<end_of_text>", "sky <End_of_Text> blue", "&lt;end_of_text&gt; sky"])
+def test_a_name_that_ends_the_text_is_refused(random_clip: nn.Module, name: str) -> None:
+    with pytest.raises(ValueError, match="holds the sign by which the tokenizer ends a text"):
+        text_embeddings(Loaded(random_clip), ["sky", name], TEMPLATES)
+
+
+def test_shipped_vocabularies_are_read_whole_and_told_apart(random_clip: nn.Module, log: list[str]) -> None:
+    for name in text.shipped_vocabularies():
+        text._checked_tokens(Loaded(random_clip), text.load_vocabulary(name).queries, text.load_templates("plain"))
+    longest = max(text.load_templates("imagenet80"), key=len)
+    text._checked_tokens(Loaded(random_clip), text.load_vocabulary("coco_stuff").queries, [longest])
+    assert log == []
 
 
 def test_templates_that_leave_no_room_are_refused(random_clip: nn.Module) -> None:

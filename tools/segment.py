@@ -112,11 +112,7 @@ def segment(args: argparse.Namespace) -> Outcome:
         probs=args.probs,
         every=args.every,
         opacity=args.opacity,
-        settings={
-            "classes": args.classes,
-            "background": args.background,
-            "background_class": vocabulary.background if has_background else None,
-        },
+        settings={"classes": args.classes, "background": args.background},
         warn=warn,
     )
     return Outcome(outcome.done, (*problems, *outcome.problems))
