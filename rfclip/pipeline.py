@@ -6,12 +6,14 @@ docs/METHOD.md section 5 is their specification.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor
 
 from rfclip import labels, prior, windows
@@ -110,20 +112,20 @@ class Settings:
         index = self.background_index
         if index is not None and index >= len(vocabulary.names):
             raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
-        if (
-            self.prob_thd > 0
-            and isinstance(name, (str, Path))
-            and str(name) in shipped_vocabularies()
-            and not vocabulary.has_background
-        ):
-            raise ValueError(
-                f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
-                f"{vocabulary.classes[index or 0]!r} that are something else (a known way to mIoU 0): set prob_thd=0"
-            )
-        if self.prob_thd > 0 and index is not None and vocabulary.background not in (None, index):
-            raise ValueError(
-                f"background_index={index} is {shown(vocabulary.classes[index])}, but class {vocabulary.background} is "
-                f"called 'background': set background_index={vocabulary.background}, or call that class something else"
+        there = vocabulary.background
+        if self.prob_thd == 0 or index is None or index == there:
+            return
+        turns = f"prob_thd={self.prob_thd} turns pixels into {shown(vocabulary.classes[index])} that are something else"
+        if isinstance(name, (str, Path)) and str(name) in shipped_vocabularies():
+            has = "no background class" if there is None else f"its background in class {there}"
+            cure = "prob_thd=0" if there is None else f"background_index={there}"
+            raise ValueError(f"vocabulary {str(name)!r} has {has}, so {turns} (a known way to mIoU 0): set {cure}")
+        if there is not None:
+            print_log(
+                f"Class {there} is called 'background', but {turns}: set background_index={there}, or call that class "
+                "something else.",
+                "current",
+                logging.WARNING,
             )
 
 

@@ -138,8 +138,8 @@ def choose_background(vocabulary: Vocabulary, which: str) -> Vocabulary:
         for shows, row in zip(vocabulary.classes, vocabulary.names, strict=True)
     ]
     found = [index for index, names in enumerate(called) if wanted in names]
-    if not found and wanted.isdecimal():
-        found = [index for index in range(len(called)) if index == int(wanted)]
+    if not found:
+        found = [index for index in range(len(called)) if str(index) == wanted]
     if len(found) != 1:
         why = f"a name of the classes {', '.join(map(str, found))}" if found else "none of the classes"
         raise ValueError(
