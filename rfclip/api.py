@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rfclip import pipeline, vit
+from rfclip.checks import built, check_whole, shown
 from rfclip.clip_loader import brings_weights, load_clip
 from rfclip.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import encode_image
@@ -49,6 +50,10 @@ class OpenVocabSegmenter:
         origin: 'openai' says that a file holds OpenAI's weights.
 
     Calls do not change the object, so threads can share it.
+
+    Raises:
+        ValueError: a setting is out of its range, there is no such device, or the weights cannot be used.
+        TypeError: a block of settings is no dict, or has an unknown entry.
     """
 
     def __init__(
@@ -72,11 +77,11 @@ class OpenVocabSegmenter:
         quick_gelu: bool | None = None,
         origin: str | None = None,
     ) -> None:
-        if isinstance(short_side, bool) or not isinstance(short_side, int) or short_side < 1:
-            raise ValueError(f"short_side is a number of pixels, at least 1, got {short_side!r}")
+        self.short_side = check_whole("short_side", short_side, least=1)
+        self.device = _checked_device(device)
         self.settings = pipeline.Settings(
-            windows=pipeline.Windows(**(test_cfg if test_cfg is not None else {"mode": "slide"})),
-            prior=Prior(**prior) if prior is not None else None,
+            windows=built("test_cfg", {"mode": "slide"} if test_cfg is None else test_cfg, pipeline.Windows),
+            prior=None if prior is None else built("prior", prior, Prior),
             refiner=build_refiner(refiner),
             logit_scale=logit_scale,
             prob_thd=prob_thd,
@@ -84,10 +89,8 @@ class OpenVocabSegmenter:
             patch_fit=patch_fit,
             keep_probs=keep_probs,
         )
-        self.short_side = short_side
         self.templates = load_templates(templates)
         self.precision = precision
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.loaded = load_clip(
             model,
             None if pretrained == "openai" and brings_weights(model) else pretrained,  # the default asks for nothing
@@ -181,3 +184,20 @@ class OpenVocabSegmenter:
         embedded = (vocabulary, pipeline.Queries.of(text, vocabulary, self.settings))
         self._last = embedded  # another thread may put its own there before this one returns
         return embedded
+
+
+def _checked_device(device: object) -> torch.device:
+    """The torch device that is asked for, by default CUDA if there is one; ValueError if it cannot be used here."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError("not a name")
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # torch's, for unknown and absent devices
+        raise ValueError(
+            f"device must be one that torch finds here, such as 'cpu' or 'cuda:1', got {shown(device)}; CUDA devices "
+            f"here: {torch.cuda.device_count()}"
+        ) from error
+    return chosen

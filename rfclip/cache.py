@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import logging
 import os
 import uuid
@@ -14,20 +15,63 @@ import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 _CHECKSUM = "__sha256__"
 
 
-def cache_dir() -> Path:
+def cache_dir() -> Path | None:
     """Directory of the cache: ``$RFCLIP_CACHE``, else ``$XDG_CACHE_HOME/rfclip``, else ``~/.cache/rfclip``.
 
-    The environment is read at each call, so a change takes effect at once. The directory need not exist.
+    The environment is read at each call, so a change takes effect at once. The directory need not exist; it is None
+    where it would stand in a home directory that there is not.
     """
-    if own := os.environ.get("RFCLIP_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "rfclip"
-    return Path("~/.cache/rfclip").expanduser()
+    folder = _named_dir()
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # so says pathlib where there is no home
+        return None
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with '~' replaced by the home directory; where there is none it stays, and is a name as any other."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
+    """A hash of what a module computes, beside the values of its weights.
+
+    That is, of each part: its class, settings (heads, eps, pooling, ...), the types of its weights, and the values of
+    its buffers (masks).
+
+    Args:
+        module: Any module; not modified.
+        leave_out: A child whose parts do not count.
+    """
+    parts = []
+    for name, part in module.named_modules():
+        if leave_out is None or name.split(".")[0] != leave_out:
+            settings = {key: _plain(value) for key, value in vars(part).items() if key[0] != "_" and key != "training"}
+            weights = {key: f"{tuple(w.shape)} {w.dtype}" for key, w in part.named_parameters(recurse=False)}
+            buffers = {key: _hash(b.detach().cpu()) for key, b in part.named_buffers(recurse=False)}
+            parts.append(
+                (name, type(part).__qualname__, *(sorted(each.items()) for each in (settings, weights, buffers)))
+            )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _plain(value: object) -> str | None:
+    """A setting as text, if it is a plain value or a function."""
+    if inspect.isroutine(value):
+        return value.__qualname__
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str, tuple, list)) else None
+
+
+def _hash(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(save({"": tensor.contiguous()})).hexdigest()
 
 
 def cached_tensors(key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -51,15 +95,17 @@ def cached_tensors(key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dic
 def read_tensors(key: str) -> dict[str, torch.Tensor] | None:
     """The tensors kept under ``key``, or None where there are none or the file is damaged (logged)."""
     path = _path(key)
+    if path is None:
+        return None
     try:
         tensors = load(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except (OSError, SafetensorError) as error:
         print_log(f"Cache file {path} cannot be read ({error}); it is rebuilt.", "current", logging.WARNING)
         return None
     checksum = tensors.pop(_CHECKSUM, None)
-    if checksum is None or not torch.equal(checksum, _checksum(tensors)):
+    if checksum is None or not torch.equal(checksum, _checksum(key, tensors)):
         print_log(f"Cache file {path} is damaged; it is rebuilt.", "current", logging.WARNING)
         return None
     return tensors
@@ -69,14 +115,17 @@ def write_tensors(key: str, tensors: dict[str, torch.Tensor]) -> None:
     """Keep contiguous CPU ``tensors`` under ``key``: a temporary file of this call's own, then one rename.
 
     So readers and writers in other threads and processes see a whole file or none. Where the directory cannot
-    be written (read-only, full), that is logged once and the tensors are not kept.
+    be written (read-only, full, no home directory), that is logged once and the tensors are not kept.
     """
     path = _path(key)
+    if path is None:
+        _warn_unwritable(_named_dir(), "there is no such home directory")
+        return
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(save({**tensors, _CHECKSUM: _checksum(tensors)}))
+            temporary.write_bytes(save({**tensors, _CHECKSUM: _checksum(key, tensors)}))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -84,12 +133,21 @@ def write_tensors(key: str, tensors: dict[str, torch.Tensor]) -> None:
         _warn_unwritable(path.parent, error.strerror or type(error).__name__)
 
 
-def _path(key: str) -> Path:
-    return cache_dir() / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+def _named_dir() -> Path:
+    """The directory as the environment writes it."""
+    if own := os.environ.get("RFCLIP_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rfclip"
 
 
-def _checksum(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.tensor(list(hashlib.sha256(save(tensors)).digest()), dtype=torch.uint8)
+def _path(key: str) -> Path | None:
+    folder = cache_dir()
+    return None if folder is None else folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def _checksum(key: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of the key too, so that a file under another's name is known for what it is."""
+    return torch.tensor(list(hashlib.sha256(key.encode() + save(tensors)).digest()), dtype=torch.uint8)
 
 
 @functools.cache

@@ -26,10 +26,9 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from rfclip import vit as V
-from rfclip.cache import cached_tensors
+from rfclip.cache import cached_tensors, expanded, fingerprint
 from rfclip.checks import check_dims
 from rfclip.clip_loader import LoadedCLIP
-from rfclip.downloads import expanded
 from rfclip.images import read_image, resize_short_side
 from rfclip.sample_world import calibration_images as generated_scenes
 
@@ -58,7 +57,7 @@ class ChannelStatistics:
 
 
 def resolve_distraction_dims(
-    clip: LoadedCLIP, spec: str | Sequence[int] = "auto", calibration_images: str | None = None
+    clip: LoadedCLIP, spec: str | Sequence[int] = "auto", calibration_images: str | Path | None = None
 ) -> tuple[int, ...]:
     """Return the distraction dimensions to use with a CLIP, and log where they come from.
 
@@ -74,7 +73,7 @@ def resolve_distraction_dims(
     """
     if not isinstance(spec, str):
         return tuple(check_dims(spec, V.width(clip.model.visual)))
-    file = DATA_FILE if spec == "auto" else expanded("distraction_dims", spec)
+    file = DATA_FILE if spec == "auto" else expanded(spec)
     dims = _look_up(file, clip)
     if dims is not None:
         print_log(f"Distraction dimensions of {clip.architecture}: {_listed(dims)}, from {file}.", "current")
@@ -101,7 +100,7 @@ def _look_up(file: Path, clip: LoadedCLIP) -> tuple[int, ...] | None:
     return tuple(check_dims(found[0], V.width(clip.model.visual))) if found else None
 
 
-def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
+def _calibrated(clip: LoadedCLIP, folder: str | Path | None) -> tuple[int, ...]:
     """Calibrate, or take the result of an earlier calibration with the same weights, images and rule."""
     vit: VisionTransformer = clip.model.visual
     if folder is None:
@@ -109,7 +108,7 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         batches = _scenes(size)
         identity = f"{SCENES} {hashlib.sha256(generated_scenes(1, size, 0).tobytes()).hexdigest()}"
     else:
-        paths = image_files(expanded("calibration_images", folder))
+        paths = image_files(expanded(folder))
         batches, images = read_images(paths, min(vit.image_size)), f"{len(paths)} images of {folder}"
         identity = _fingerprint(paths)
 
@@ -118,9 +117,8 @@ def _calibrated(clip: LoadedCLIP, folder: str | None) -> tuple[int, ...]:
         return {"dims": torch.tensor(pick_peaks(statistics.profile, statistics.crossings), dtype=torch.long)}
 
     rule = (PEAK_SHARE, PEAK_DEVIATIONS, CROSSING_SHARE, CROSSING)
-    seen = (tuple(vit.image_size), clip.mean, clip.std, identity)
-    tower = repr(vit)  # its modules, with eps of the norms and the kind of activation
-    kept = cached_tensors(f"distraction dimensions {clip.weights_hash} {tower} {seen} {rule}", calibrate)
+    tower = f"{clip.weights_hash} {fingerprint(vit)} {clip.mean} {clip.std} {tuple(vit.image_size)}"
+    kept = cached_tensors(f"distraction dimensions {tower} {identity} {rule}", calibrate)
     dims = tuple(kept["dims"].tolist())
     print_log(
         f"Distraction dimensions of {clip.architecture}, origin {clip.origin or 'unknown'}: not in the data "

@@ -1,12 +1,35 @@
-"""Checks of arguments, shared by the method's functions and its settings; each says what it expected."""
+"""Checks of arguments, shared by the method's functions and its settings; each says what it expected.
+
+A check of one value returns it as a plain Python value, so that NumPy's numbers are stored as any other.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import SupportsIndex, TypeGuard
+from typing import Any, SupportsIndex, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+_SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # what fp32 holds, in which settings meet tensors
+
+
+def shown(value: object) -> str:
+    """``value`` for an error message: escaped, on one line, and not longer than 80 characters."""
+    text = " ".join(ascii(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """' (did you mean ...?)' where one of the known names is like ``name``, else ''."""
+    lowered = {each.lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), lowered, n=1)
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
 
 
 def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
@@ -31,9 +54,13 @@ def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
 
 def check_indices(what: str, values: object) -> tuple[int, ...]:
     """Return a list of integers counted from 0 as a tuple; raise ValueError otherwise, also for bools."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise ValueError(f"{what} must be a list of integers, got {values!r}")
-    return tuple(_index(what, value) for value in values)
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise ValueError(f"{what} must be a list of integers, got {shown(values)}")
+    try:
+        listed = list(values)
+    except TypeError as error:  # an array or tensor of no dimension
+        raise ValueError(f"{what} must be a list of integers, got {shown(values)}") from error
+    return tuple(_index(what, value) for value in listed)
 
 
 def _index(what: str, value: object) -> int:
@@ -42,48 +69,98 @@ def _index(what: str, value: object) -> int:
     except TypeError:  # an array of several
         index = -1
     if index < 0:
-        raise ValueError(f"{what} must be integers, counted from 0, got {value!r}")
+        raise ValueError(f"{what} must be integers, counted from 0, got {shown(value)}")
     return index
 
 
-def check_at_least_zero(name: str, value: object) -> None:
-    """Raise ValueError unless value is a number >= 0, finite or infinite."""
-    if not _is_number(value) or not value >= 0:
-        raise ValueError(f"{name} must be a number, at least 0, got {value!r}")
+def check_at_least_zero(name: str, value: object) -> float:
+    """Return a number >= 0, finite or infinite; raise ValueError otherwise."""
+    number = _number(value)
+    if not number >= 0:
+        raise ValueError(f"{name} must be a number, at least 0, got {shown(value)}")
+    return number
 
 
-def check_above_zero(name: str, value: object) -> None:
-    """Raise ValueError unless value is a finite number > 0."""
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+def check_above_zero(name: str, value: object) -> float:
+    """Return a number > 0 that is finite, both in single precision; raise ValueError otherwise."""
+    number = _number(value)
+    if not _SMALLEST <= number <= _LARGEST:
+        raise ValueError(f"{name} must be a number above 0, got {shown(value)}")
+    return number
 
 
-def check_range(name: str, value: object, low: float, high: float) -> None:
-    """Raise ValueError unless value is a number in low..high."""
-    if not _is_number(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in {low:g}..{high:g}, got {value!r}")
+def check_range(name: str, value: object, low: float, high: float) -> float:
+    """Return a number in low..high; raise ValueError otherwise."""
+    number = _number(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be a number in {low:g}..{high:g}, got {shown(value)}")
+    return number
 
 
-def check_whole(name: str, value: object, least: int = 0) -> None:
-    """Raise ValueError unless value is an integer (no bool, no float) >= least."""
+def check_whole(name: str, value: object, least: int = 0) -> int:
+    """Return an integer (no bool, no float) >= least; raise ValueError otherwise."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
+    return int(value)
 
 
-def check_switch(name: str, value: object) -> None:
-    """Raise ValueError unless value is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
+def check_switch(name: str, value: object) -> bool:
+    """Return True or False; raise ValueError otherwise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ValueError unless value is one of some words."""
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return one of some words; raise ValueError otherwise."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}{near(value, choices)}"
+        )
+    return str(value)
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def check_block(what: str, block: object, taker: Callable[..., Any], also: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Return a dict of settings whose entries are what its taker takes.
+
+    Args:
+        what: the block's name, for errors.
+        block: the dict; an mmengine ConfigDict is one.
+        taker: the class or function that is called with the entries.
+        also: entries that are somebody else's.
+
+    Raises:
+        TypeError: no dict, an unknown entry, or one that is missing.
+    """
+    parameters = [p for p in inspect.signature(taker).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    known = [*also, *(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)]
+    takes = f"it takes {', '.join(known)}" if known else "it takes none"
+    if not isinstance(block, Mapping):
+        raise TypeError(f"{what} must be a dict, got {shown(block)}; {takes}")
+    for key in block:
+        if key not in known and all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            raise TypeError(f"{what} has an unknown entry {shown(key)}{near(key, known)}; {takes}")
+    missing = [
+        p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in block
+    ]
+    if missing:
+        raise TypeError(f"{what} lacks {', '.join(missing)}; {takes}")
+    return block
+
+
+def built(what: str, block: object, taker: Callable[..., T]) -> T:
+    """Call ``taker`` with the entries of a dict of settings; TypeError as :func:`check_block`."""
+    return taker(**check_block(what, block, taker))
+
+
+def _number(value: object) -> float:
+    """A real number, no bool, as a float; NaN for everything else, which no range holds."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def check_grid(shape: Sequence[int], grid: tuple[int, int]) -> None:

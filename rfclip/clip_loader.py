@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from rfclip import architecture as arch
 from rfclip import vit as V
+from rfclip.cache import expanded
 from rfclip.checks import check_choice, check_switch
-from rfclip.downloads import download_from_hub, download_tag, expanded, weights_in
+from rfclip.downloads import download_from_hub, download_tag, weights_in
 from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
@@ -130,7 +131,7 @@ def local_weights(model: str | Path, pretrained: str | Path | None) -> Path | No
     if model == "tiny":
         return TINY_FOLDER / _TINY_WEIGHTS
     if pretrained is not None:
-        path = expanded("clip.pretrained", str(pretrained))
+        path = expanded(str(pretrained))
         return path if path.is_file() else None
     folder = _folder_of(str(model))
     return None if folder is None else weights_in(folder)
@@ -236,7 +237,7 @@ def _find(model: str, pretrained: str | None) -> _Source:
     if model == "auto":
         return _Source("auto", _local(pretrained))
     if Path(model).suffix == ".json":
-        config, preprocess = arch.read_config(expanded("clip.model", model))
+        config, preprocess = arch.read_config(expanded(model))
         arch.check_config(config, model)
         return _Source(model, _local(pretrained), config, preprocess=preprocess)
     config = arch.named_config(model)
@@ -262,10 +263,10 @@ def _find_on_hub(model: str, pretrained: str | None) -> _Source:
 def _folder_of(model: str) -> Path | None:
     """Return the folder that a model names, or None; a name is no folder, whatever lies here."""
     if model.startswith(_FOLDER):
-        return expanded("clip.model", model.removeprefix(_FOLDER))
+        return expanded(model.removeprefix(_FOLDER))
     if model == "auto" or arch.is_named(model):
         return None
-    path = expanded("clip.model", model)
+    path = expanded(model)
     return path if path.is_dir() else None
 
 
@@ -277,7 +278,7 @@ def _find_in_folder(model: str, folder: Path, pretrained: str | None) -> _Source
 
 
 def _local(pretrained: str, tags: list[str] | None = None) -> Path:
-    path = expanded("clip.pretrained", pretrained)
+    path = expanded(pretrained)
     if path.is_dir():
         own = f", or leave it out and give clip.model='{_FOLDER}{path}'" if (path / _CONFIG).exists() else ""
         raise WeightsError(f"clip.pretrained={pretrained!r} is a folder: give the path of a file in it{own}")

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -46,7 +48,9 @@ def enable() -> None:
         ImportError: No mmcv is installed, or one whose version mmsegmentation refuses. The message tells what
             to install.
     """
-    _check_version(_mmcv_version())
+    with _cache_for_yapf():
+        version = _mmcv_version()
+    _check_version(version)
     if "mmcv.ops" in sys.modules or importlib.util.find_spec(_EXTENSION) is not None:
         return
     sys.modules[_EXTENSION] = _Placeholder(_EXTENSION)
@@ -54,6 +58,22 @@ def enable() -> None:
         importlib.import_module("mmcv.ops")
     finally:
         del sys.modules[_EXTENSION]
+
+
+@contextmanager
+def _cache_for_yapf() -> Iterator[None]:
+    """Let mmengine be imported where there is no home directory, in which yapf, its formatter, would keep a file.
+
+    For so long, the directory of caches is one in which nothing can be written.
+    """
+    if os.environ.get("XDG_CACHE_HOME") or not os.path.expanduser("~").startswith("~"):  # noqa: PTH111
+        yield
+        return
+    os.environ["XDG_CACHE_HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["XDG_CACHE_HOME"]
 
 
 def _mmcv_version() -> str:

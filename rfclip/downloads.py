@@ -65,25 +65,6 @@ def weights_in(folder: Path) -> Path:
     raise WeightsNotFoundError(f"the folder {folder} holds {names}: give the path of one as clip.pretrained")
 
 
-def expanded(argument: str, path: str | Path) -> Path:
-    """Return a path without its '~'.
-
-    Args:
-        argument: which argument it is, for messages, such as 'clip.pretrained'.
-        path: as the user gave it.
-
-    Raises:
-        WeightsNotFoundError: nobody knows where that home directory is.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise WeightsNotFoundError(
-            f"{argument}={str(path)!r} begins with a home directory that is not known here ({error}): give the whole "
-            "path"
-        ) from error
-
-
 def _fetch(repository: str, names: tuple[str, ...], download: Callable[[], str], what: str) -> Path:
     try:
         for name in names:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from rfclip.checks import shown
+
 LONG_SIDE = 2048  # pixels; no side becomes longer, whatever the short side is
 
 # What Pillow raises on damaged files. It documents OSError alone, but its decoders are many and parse what they find
@@ -58,6 +60,8 @@ def read_with_notes(source: ImageSource) -> tuple[np.ndarray, list[str]]:
     if isinstance(source, np.ndarray):
         return _checked_array(source), []
     if isinstance(source, Image.Image):
+        if 0 in source.size:
+            raise ValueError(f"the image is empty: it has {source.width} x {source.height} pixels")
         return _as_rgb(source)
     if not isinstance(source, (str, Path)):
         raise TypeError(f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}")
@@ -78,7 +82,11 @@ def frame_count(path: str | Path) -> int:
 @contextmanager
 def _sentences(source: str | Path) -> Iterator[None]:
     """Make one sentence of whatever reading a file raises."""
-    if not Path(source).is_file():
+    try:
+        found = Path(source).is_file()
+    except OSError as error:  # a name that is too long, say
+        raise FileNotFoundError(f"no image file {shown(str(source))}: {error.strerror}") from error
+    if not found:
         raise FileNotFoundError(f"no image file {str(source)!r}")
     try:
         yield

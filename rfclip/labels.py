@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfclip.checks import check_range
+from rfclip.checks import check_above_zero, check_range, check_whole
 
 Refine = Callable[[Tensor], Tensor]
 _CACHED = 2**18  # elements (1 MB): a tile of this size is worked on from the processor's cache
@@ -66,6 +66,7 @@ def label(
 
     Source: docs/METHOD.md section 5.
     """
+    check_above_zero("logit_scale", logit_scale)
     _check(logits, query_class, num_classes, prob_thd, background_index)
     height, width = size
     sums = prob_thd > 0 or keep_probs
@@ -155,7 +156,9 @@ def _check(
     ordered = [*query_class, num_classes - 1]
     if ordered != sorted(ordered) or ordered[0] < 0:
         raise ValueError(f"query_class must ascend within 0..{num_classes - 1}, got {list(query_class)}")
-    if prob_thd > 0 and (background_index is None or not 0 <= background_index < num_classes):
+    if background_index is not None:
+        check_whole("background_index", background_index)
+    if prob_thd > 0 and (background_index is None or background_index >= num_classes):
         raise ValueError(
             f"prob_thd={prob_thd} needs the class that pixels below it become: background_index in "
             f"0..{num_classes - 1}, got {background_index}; or set prob_thd=0"

@@ -21,9 +21,9 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from rfclip.areas import fingerprint, image_name
+from rfclip.cache import expanded
 from rfclip.clip_loader import local_weights
 from rfclip.configs_path import config_root
-from rfclip.downloads import expanded
 from rfclip.text import load_templates, load_vocabulary
 from rfclip.version import __version__
 from rfclip.vocabulary import shipped_vocabularies
@@ -162,7 +162,7 @@ def without_paths(value: Any) -> Any:
         return {str(key): without_paths(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_paths(entry) for entry in value]
-    if isinstance(value, Path) or (isinstance(value, str) and (value.startswith("~/") or Path(value).is_absolute())):
+    if isinstance(value, Path) or (isinstance(value, str) and expanded(value).is_absolute()):
         return Path(value).name
     return value
 
@@ -188,7 +188,7 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for block, key in _FILES:
         value = (model.get(block) or {}).get(key)
-        path = expanded(f"{block}.{key}", value) if isinstance(value, str) else None
+        path = expanded(value) if isinstance(value, str) else None
         if path is not None and path.is_file():
             found[f"{block}.{key}"] = hash_file(path)
         elif path is not None and path.is_dir():

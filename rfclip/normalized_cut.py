@@ -85,7 +85,7 @@ def orient(vectors: Tensor) -> Tensor:
 
 def check_solver(solver: str) -> None:
     """Raise ValueError unless solver is the name of one."""
-    if solver not in SOLVERS:
+    if not isinstance(solver, str) or solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}: choose one of {', '.join(map(repr, SOLVERS))}")
 
 

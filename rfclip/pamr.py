@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from rfclip.checks import check_indices
+from rfclip.checks import check_indices, check_whole
 from rfclip.precision import at_least_fp32
 
 _RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
@@ -37,7 +37,7 @@ class PAMR:
     dilations: tuple[int, ...] = (8, 16)
 
     def __post_init__(self) -> None:
-        check_indices("PAMR num_iter", [self.num_iter])
+        object.__setattr__(self, "num_iter", check_whole("PAMR num_iter", self.num_iter))
         object.__setattr__(self, "dilations", check_indices("PAMR dilations", self.dilations))
         if not self.dilations or min(self.dilations) < 1:
             raise ValueError(f"PAMR dilations must be at least one distance >= 1, got {self.dilations!r}")
@@ -70,6 +70,7 @@ def affinity(image: Tensor, dilations: Sequence[int] = (8, 16)) -> Tensor:
         neighbours in raster order. The neighbours of a pixel lie together in memory.
     """
     batch, _, height, width = image.shape
+    dilations = [min(dilation, max(height, width)) for dilation in dilations]  # farther on it is the border still
     reach = max(dilations)
     padded = F.pad(image.to(at_least_fp32(image)), (reach,) * 4, mode="replicate")
     weights = padded.new_empty(batch, height, width, 8 * len(dilations))

@@ -6,14 +6,18 @@ docs/METHOD.md section 5 is their specification.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor
 
 from rfclip import labels, prior, windows
+from rfclip.checks import check_above_zero, check_choice, check_range, check_switch, check_whole, shown
 from rfclip.labels import LabelMap
 from rfclip.methods.base import DenseOutput
 from rfclip.pamr import PAMR
@@ -22,6 +26,7 @@ from rfclip.vocabulary import Vocabulary, shipped_vocabularies
 
 Encoder = Callable[[Tensor], DenseOutput]
 PATCH_FITS = ("crop", "pad")
+MODES = ("whole", "slide")
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,9 @@ class Windows:
     window_batch: int = 8
 
     def __post_init__(self) -> None:
-        if self.mode not in ("whole", "slide"):
-            raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {self.mode!r}")
+        check_choice("test_cfg.mode", self.mode, MODES)
         for name in ("crop_size", "stride", "window_batch"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"test_cfg.{name} must be a whole number of at least 1, got {value!r}")
+            object.__setattr__(self, name, check_whole(f"test_cfg.{name}", getattr(self, name), least=1))
         if self.stride > self.crop_size:
             raise ValueError(
                 f"test_cfg.stride ({self.stride}) is larger than crop_size ({self.crop_size}): some pixels would be "
@@ -86,12 +88,16 @@ class Settings:
     keep_probs: bool = True
 
     def __post_init__(self) -> None:
-        if self.patch_fit not in PATCH_FITS:
-            raise ValueError(f"patch_fit must be 'crop' or 'pad', got {self.patch_fit!r}")
-        if not self.logit_scale > 0:
-            raise ValueError(f"logit_scale must be above 0, got {self.logit_scale!r}")
-        if not 0 <= self.prob_thd <= 1:
-            raise ValueError(f"prob_thd is a probability, 0..1, got {self.prob_thd!r}")
+        plain = {
+            "logit_scale": check_above_zero("logit_scale", self.logit_scale),
+            "prob_thd": check_range("prob_thd", self.prob_thd, 0, 1),
+            "patch_fit": check_choice("patch_fit", self.patch_fit, PATCH_FITS),
+            "keep_probs": check_switch("keep_probs (in configs keep_seg_logits)", self.keep_probs),
+        }
+        if self.background_index is not None:
+            plain["background_index"] = check_whole("background_index", self.background_index)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         if self.prob_thd > 0 and self.background_index is None:
             raise ValueError(
                 f"prob_thd={self.prob_thd} needs a class for the pixels below it: give background_index, or prob_thd=0"
@@ -101,15 +107,25 @@ class Settings:
         """Refuse settings that a vocabulary contradicts.
 
         Raises:
-            ValueError: no such background class, or a threshold on a benchmark that has no background.
+            ValueError: no such background class, or a threshold on a benchmark that has no background, or another.
         """
         index = self.background_index
-        if index is not None and not 0 <= index < len(vocabulary.names):
+        if index is not None and index >= len(vocabulary.names):
             raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
-        if self.prob_thd > 0 and name in shipped_vocabularies() and not vocabulary.has_background:
-            raise ValueError(
-                f"vocabulary {name!r} has no background class, so prob_thd={self.prob_thd} would turn pixels into "
-                f"{vocabulary.classes[index or 0]!r} that are something else (a known way to mIoU 0): set prob_thd=0"
+        there = vocabulary.background
+        if self.prob_thd == 0 or index is None or index == there:
+            return
+        turns = f"prob_thd={self.prob_thd} turns pixels into {shown(vocabulary.classes[index])} that are something else"
+        if isinstance(name, (str, Path)) and str(name) in shipped_vocabularies():
+            has = "no background class" if there is None else f"its background in class {there}"
+            cure = "prob_thd=0" if there is None else f"background_index={there}"
+            raise ValueError(f"vocabulary {str(name)!r} has {has}, so {turns} (a known way to mIoU 0): set {cure}")
+        if there is not None:
+            print_log(
+                f"Class {there} is called 'background', but {turns}: set background_index={there}, or call that class "
+                "something else.",
+                "current",
+                logging.WARNING,
             )
 
 

@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from rfclip.checks import check_range
+from rfclip.checks import check_choice, check_range
 
 SCOPES = ("image", "window")
 
@@ -39,11 +39,9 @@ class Prior:
     scope: str = "image"
 
     def __post_init__(self) -> None:
-        check_range("prior.image_weight", self.image_weight, 0, 1)
-        check_range("prior.mean_vector_weight", self.mean_vector_weight, 0, 1)
-        check_range("prior.cluster_threshold", self.cluster_threshold, 0, 2)
-        if self.scope not in SCOPES:
-            raise ValueError(f"prior.scope must be 'image' or 'window', got {self.scope!r}")
+        for name, most in (("image_weight", 1), ("mean_vector_weight", 1), ("cluster_threshold", 2)):
+            object.__setattr__(self, name, check_range(f"prior.{name}", getattr(self, name), 0, most))
+        check_choice("prior.scope", self.scope, SCOPES)
 
 
 def cluster_names(text: Tensor, threshold: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from rfclip import pipeline, vit
 from rfclip.calibrate import resolve_distraction_dims
+from rfclip.checks import built, check_block, near, shown
 from rfclip.clip_loader import LoadedCLIP, load_clip
 from rfclip.labels import LabelMap
 from rfclip.methods import METHODS
@@ -83,8 +85,8 @@ class RFCLIP(BaseSegmentor):
     ) -> None:
         words = load_vocabulary(vocabulary)
         settings = pipeline.Settings(
-            windows=pipeline.Windows(**(test_cfg or {})),
-            prior=Prior(**prior) if prior is not None else None,
+            windows=built("test_cfg", {} if test_cfg is None else test_cfg, pipeline.Windows),
+            prior=None if prior is None else built("prior", prior, Prior),
             refiner=build_refiner(refiner),
             logit_scale=logit_scale,
             prob_thd=prob_thd,
@@ -93,14 +95,14 @@ class RFCLIP(BaseSegmentor):
             keep_probs=keep_seg_logits,
         )
         settings.check_vocabulary(words, vocabulary)
-        loaded = load_clip(**clip)
+        loaded = built("clip", clip, load_clip)
         super().__init__(data_preprocessor=MODELS.build(dict(data_preprocessor or default_preprocessor(loaded))))
         self.clip = loaded.model
         self.loaded = loaded
         self.precision = clip.get("precision", "fp32")
         self.vocabulary = words
         self.settings = settings
-        self.method = build_method(method or {"type": "RefocusCLIP"}, loaded)
+        self.method = build_method({"type": "RefocusCLIP"} if method is None else method, loaded)
         self.templates = load_templates(templates)
         queries = pipeline.Queries.of(text_embeddings(loaded, words.queries, self.templates), words, settings)
         self.register_buffer("text_embeddings", queries.text, persistent=False)
@@ -206,16 +208,15 @@ def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
         loaded: the CLIP.
 
     Raises:
-        TypeError: an unknown argument, or a registered type that is no method.
+        TypeError: no dict, an unknown argument, or a registered type that is no method.
         ValueError: an unknown type, or settings that do not fit the tower.
     """
-    if not isinstance(settings, Mapping):
-        raise TypeError(f"method is a dict such as dict(type='RefocusCLIP'), got {settings!r}")
-    settings = dict(settings)
-    folder = settings.pop("calibration_images", None)
-    method = _build(settings, "method")
+    method = _build(settings, "method", METHODS, also=("calibration_images",))
     if not callable(method):
         raise TypeError(f"method is a dense method, such as {', '.join(METHODS)}; {settings['type']!r} is none")
+    folder = settings.get("calibration_images")
+    if folder is not None and not isinstance(folder, (str, Path)):
+        raise TypeError(f"calibration_images must be the path of a folder, got {shown(folder)}")
     dims = getattr(method, "distraction_dims", None)
     if folder is not None and not isinstance(dims, str):
         raise ValueError(
@@ -231,19 +232,33 @@ def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
 
 def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
     """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
-    refiner = None if settings is None else _build(settings, "refiner")
+    refiner = None if settings is None else _build(settings, "refiner", ("PAMR",))
     if refiner is not None and not hasattr(refiner, "prepare"):
         raise TypeError(f"refiner is dict(type='PAMR', ...) or None, got {dict(settings or {})}")
     return refiner
 
 
-def _build(settings: Mapping[str, Any], what: str) -> Any:
-    """Build from the registry; ValueError if it knows no such type."""
+def _build(settings: Mapping[str, Any], what: str, known: Sequence[str], also: Sequence[str] = ()) -> Any:
+    """Build from the registry; ValueError if it knows no such type, TypeError for entries that it does not take.
+
+    Args:
+        settings: `type` and its arguments; not modified.
+        what: the block's name, for errors.
+        known: the types of ours.
+        also: entries that may stand in the block and are not the type's.
+    """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"{what} must be a dict such as dict(type={known[0]!r}), got {shown(settings)}")
     kind = settings.get("type")
-    if kind is None or (isinstance(kind, str) and MODELS.get(kind) is None):
-        known = "PAMR" if what == "refiner" else ", ".join(METHODS)
-        raise ValueError(f"{what}.type {kind!r} is not registered in mmseg's MODELS; there are {known}")
-    return MODELS.build(dict(settings))
+    taker = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not callable(taker):
+        raise ValueError(
+            f"{what}.type {shown(kind)} is not registered in mmseg's MODELS{near(kind, known)}; there are "
+            f"{', '.join(known)}"
+        )
+    arguments = {key: value for key, value in settings.items() if key != "type"}
+    check_block(f"{what} {getattr(taker, '__name__', kind)}", arguments, taker, also)
+    return MODELS.build({key: value for key, value in settings.items() if key not in also})
 
 
 def default_preprocessor(loaded: LoadedCLIP) -> dict[str, Any]:

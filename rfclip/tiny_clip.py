@@ -59,8 +59,8 @@ class TinyTokenizer:
         self._trained = trained
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
-        """Return token ids (len(texts), context length), int64."""
-        unknown = self.unknown_words([texts] if isinstance(texts, str) else texts)
+        """Return token ids (len(texts), context length), int64; a call with a length of its own logs nothing."""
+        unknown = [] if context_length else self.unknown_words([texts] if isinstance(texts, str) else texts)
         if unknown:
             print_log(
                 f"The tiny CLIP was not trained on the words {', '.join(unknown)}: they mean nothing to it. "

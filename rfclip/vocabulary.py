@@ -6,6 +6,8 @@ import colorsys
 import functools
 import json
 import logging
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,18 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from rfclip.checks import shown
+
 _VOCABULARIES = Path(__file__).parent / "data" / "vocabularies"
+BACKGROUND = "background"
 Colour = tuple[int, int, int]
+BLACK = (0, 0, 0)
+# What is no part of a name at its ends: white space, a zero byte, a byte-order mark, a space of no width
+_ENDS = re.compile(r"^[\s\0\ufeff\u200b\u2060]+|[\s\0\ufeff\u200b\u2060]+$")
+# Letters and marks that show nothing, beside what is invisible by its category: fillers, joiners, variation selectors
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass(frozen=True)
@@ -25,13 +37,18 @@ class Vocabulary:
         names: Per class the names that are asked for; C rows of at least one name.
         classes: Per class the name that is shown, C of them.
         colours: Per class the colour (r, g, b), 0..255, C of them.
-        has_background: Whether class 0 is the background, which a threshold may fall back to.
+        background: The class that is the background, which a threshold may fall back to, 0..C-1; None without one.
     """
 
     names: tuple[tuple[str, ...], ...]
     classes: tuple[str, ...]
     colours: tuple[Colour, ...] = field(repr=False)
-    has_background: bool = False
+    background: int | None = None
+
+    @property
+    def has_background(self) -> bool:
+        """Whether one of the classes is the background."""
+        return self.background is not None
 
     @property
     def queries(self) -> tuple[str, ...]:
@@ -58,19 +75,20 @@ def load_vocabulary(spec: str | Path | Sequence[str | Sequence[str]]) -> Vocabul
     """Class names from a shipped vocabulary, a file, or a list.
 
     A vocabulary of a benchmark shows the class names and colours of its data set, whatever names it asks
-    for; any other shows the first name of each class in a generated colour, and its class 0 is the
-    background if that name is 'background'.
+    for; any other shows the first name of each class in a generated colour, and the class whose first name is
+    'background' is the background.
 
     Args:
         spec: A shipped name such as 'voc21' or 'voc21_clean'; the path of a .json file (a list whose entries
             are a name or a list of aliases) or of a .txt file (a line per class, aliases separated by commas;
             blank lines at the end are ignored); or such a list itself. In lists and .json files a name may
-            hold any character. White space around names is removed. A name that stands twice is logged: its
-            queries tie, and the first always wins.
+            hold any character. White space around names is removed, and so are byte-order marks and the like. A name
+            that stands twice is logged: its queries tie, and the first always wins.
 
     Raises:
-        ValueError: Not a list of names or lists of names, no class, a class without names, an empty name, an
-            unknown vocabulary, an unreadable file; the sentence names the class.
+        ValueError: Not a list of names or lists of names, no class, a class without names, a name of which
+            nothing can be seen, two classes 'background', an unknown vocabulary, an unreadable file; the sentence
+            names the class.
         FileNotFoundError: No such file.
     """
     source, rows = _read_rows(spec)
@@ -81,16 +99,19 @@ def load_vocabulary(spec: str | Path | Sequence[str | Sequence[str]]) -> Vocabul
     about = _benchmark(spec)
     if about is None:
         classes = tuple(row[0] for row in names)
-        background = classes[0].lower() == "background"
-        return Vocabulary(names, classes, distinct_colours(len(names), background), background)
+        background = _background_of(source, classes)
+        colours = list(distinct_colours(len(names), background is not None))
+        if background is not None:
+            colours.insert(background, colours.pop(0))
+        return Vocabulary(names, classes, tuple(colours), background)
     meta = _dataset_meta(about["dataset"])
     if len(meta["classes"]) != len(names):
         raise ValueError(
             f"vocabulary '{source}' has {len(names)} rows, but {about['dataset']} has {len(meta['classes'])} "
             "classes; give it one row per class"
         )
-    colours = tuple((int(r), int(g), int(b)) for r, g, b in meta["palette"])
-    return Vocabulary(names, tuple(meta["classes"]), colours, about["has_background"])
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in meta["palette"])
+    return Vocabulary(names, tuple(meta["classes"]), palette, 0 if about["has_background"] else None)
 
 
 def distinct_colours(count: int, background: bool = False) -> tuple[Colour, ...]:
@@ -98,7 +119,7 @@ def distinct_colours(count: int, background: bool = False) -> tuple[Colour, ...]
 
     Hue, saturation and value each go round by a step of their own, so that neighbours in the list differ.
     """
-    colours: dict[Colour, None] = {(0, 0, 0): None} if background else {}
+    colours: dict[Colour, None] = {BLACK: None} if background else {}
     step = 0
     while len(colours) < count:
         hue, paleness, darkness = (step * stride % 1 for stride in (0.618034, 0.754878, 0.569840))
@@ -129,10 +150,17 @@ def read_json_list(spec: str | Path, folder: Path, kind: str) -> Any:
         raise ValueError(f"{shown(str(path))} cannot be read as {kind}: {error}") from error
 
 
-def shown(value: Any) -> str:
-    """``value`` for an error message: escaped and not longer than 80 characters."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def trimmed(name: str) -> str:
+    """A name without the white space and the signs of no width around it; '' if nothing of it can be seen."""
+    seen = _UNSEEN.sub("", name)
+    if all(unicodedata.category(sign) in ("Cc", "Cf", "Zs", "Zl", "Zp") for sign in seen):
+        return ""
+    return _ENDS.sub("", name)
+
+
+def same_name(name: str) -> str:
+    """What the tokenizers take for the same name: they take no notice of case and of the width of white space."""
+    return " ".join(name.lower().split())
 
 
 def _read_rows(spec: Any) -> tuple[str, Any]:
@@ -170,14 +198,26 @@ def _checked_row(source: str, index: int, row: Any) -> tuple[str, ...]:
             f"vocabulary '{source}', class {index}: expected a name or a non-empty list of names, got {shown(row)}"
         )
     for name in names:
-        if not isinstance(name, str) or not name.strip() or not _encodable(name):
+        if not isinstance(name, str) or not trimmed(name) or not encodable(name):
             raise ValueError(
-                f"vocabulary '{source}', class {index}: {shown(name)} is not a name; names are non-empty strings"
+                f"vocabulary '{source}', class {index}: {shown(name)} is not a name; names are non-empty strings of "
+                "signs that can be seen"
             )
-    return tuple(name.strip() for name in names)
+    return tuple(trimmed(name) for name in names)
 
 
-def _encodable(name: str) -> bool:
+def _background_of(source: str, classes: Sequence[str]) -> int | None:
+    """The class that is called 'background'; ValueError if there are two."""
+    found = [index for index, name in enumerate(classes) if same_name(name) == BACKGROUND]
+    if len(found) > 1:
+        raise ValueError(
+            f"vocabulary '{source}': classes {', '.join(map(str, found))} are called 'background', and there is "
+            "one background: put their names into one class, or name the others for what they show"
+        )
+    return found[0] if found else None
+
+
+def encodable(name: str) -> bool:
     """Whether the text is sound Unicode: half a surrogate pair is not, and no tokenizer takes it."""
     try:
         name.encode()
@@ -187,11 +227,11 @@ def _encodable(name: str) -> bool:
 
 
 def _warn_about_repeats(source: str, names: tuple[tuple[str, ...], ...]) -> None:
-    """Log names that stand twice; like the tokenizer, take no notice of case and the width of white space."""
+    """Log names that stand twice."""
     places: dict[str, list[int]] = {}
     for index, row in enumerate(names):
         for name in row:
-            places.setdefault(" ".join(name.lower().split()), []).append(index)
+            places.setdefault(same_name(name), []).append(index)
     for name, classes in places.items():
         if len(classes) > 1:
             print_log(

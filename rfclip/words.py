@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from rfclip.vocabulary import Vocabulary, distinct_colours, load_vocabulary, shipped_vocabularies, shown
+from rfclip.checks import near, shown
+from rfclip.vocabulary import (
+    BACKGROUND,
+    BLACK,
+    Vocabulary,
+    distinct_colours,
+    load_vocabulary,
+    same_name,
+    shipped_vocabularies,
+    trimmed,
+)
 
-BACKGROUND = "background"
 _MORE = re.compile(r";|[\r\n]|\S\.[a-z]{2,5}$", re.IGNORECASE)  # other ways of parting words, endings of files
 _PIECES = re.compile(r"\\[\\,|]|[,|]|[^\\,|]+|\\", re.DOTALL)
 
@@ -24,7 +34,7 @@ def parse_classes(text: str) -> list[list[str]]:
         Per class its names.
 
     Raises:
-        ValueError: No class, or a name is empty.
+        ValueError: No class, or a name is empty, or nothing of it can be seen.
     """
     rows = [[""]]
     for piece in _PIECES.findall(text):
@@ -34,7 +44,7 @@ def parse_classes(text: str) -> list[list[str]]:
             rows[-1].append("")
         else:
             rows[-1][-1] += piece[1:] if len(piece) == 2 and piece[0] == "\\" else piece
-    rows = [[name.strip() for name in row] for row in rows]
+    rows = [[trimmed(name) for name in row] for row in rows]
     if len(rows) > 1 and rows[-1] == [""]:
         rows.pop()
     for number, row in enumerate(rows, 1):
@@ -98,19 +108,53 @@ def with_background(vocabulary: Vocabulary, choice: str) -> Vocabulary:
         words: Iterable[str] = load_vocabulary("voc21").names[0]
     else:
         words = [name for row in parse_classes(choice) for name in row]
-    taken = {_key(name) for name in vocabulary.queries}
-    words = tuple(word for word in dict.fromkeys(words) if _key(word) not in taken)
-    if vocabulary.has_background:
-        first, *others = vocabulary.names
-        return Vocabulary(((*first, *words), *others), vocabulary.classes, vocabulary.colours, True)
+    taken = {same_name(name) for name in vocabulary.queries}
+    words = tuple(word for word in dict.fromkeys(words) if same_name(word) not in taken)
+    if vocabulary.background is not None:
+        rows = list(vocabulary.names)
+        rows[vocabulary.background] += words
+        return replace(vocabulary, names=tuple(rows))
     names = (words or (BACKGROUND,), *vocabulary.names)
     classes = (BACKGROUND, *vocabulary.classes)
-    return Vocabulary(names, classes, distinct_colours(len(names), background=True), has_background=True)
+    return Vocabulary(names, classes, distinct_colours(len(names), background=True), background=0)
 
 
-def _key(name: str) -> str:
-    """What the tokenizer makes equal: case and the width of white space."""
-    return " ".join(name.lower().split())
+def choose_background(vocabulary: Vocabulary, which: str) -> Vocabulary:
+    """Make the class that ``--background-class`` names the background, where it stands.
+
+    Args:
+        vocabulary: The classes.
+        which: One of a class's names, or its number, counted from 0; a name that looks like a number is a name.
+
+    Returns:
+        The vocabulary with that class as its background, shown as 'background'.
+
+    Raises:
+        ValueError: No such class, or another class is the background by its name.
+    """
+    wanted = same_name(trimmed(which))
+    called = [
+        {same_name(name) for name in (shows, *row)}
+        for shows, row in zip(vocabulary.classes, vocabulary.names, strict=True)
+    ]
+    found = [index for index, names in enumerate(called) if wanted in names]
+    if not found:
+        found = [index for index in range(len(called)) if str(index) == wanted]
+    if len(found) != 1:
+        why = f"a name of the classes {', '.join(map(str, found))}" if found else "none of the classes"
+        raise ValueError(
+            f"--background-class {shown(which)} is {why}{near(wanted, set().union(*called))}: give a name, or a "
+            f"number in 0..{len(called) - 1}"
+        )
+    (index,) = found
+    if vocabulary.background not in (None, index):
+        raise ValueError(
+            f"--background-class {shown(which)} is class {index}, but class {vocabulary.background} is the background "
+            "by its name: leave --background-class out, or call that class something else"
+        )
+    classes, colours = list(vocabulary.classes), list(vocabulary.colours)
+    classes[index], colours[index] = BACKGROUND, BLACK
+    return replace(vocabulary, classes=tuple(classes), colours=tuple(colours), background=index)
 
 
 def _is_file(text: str) -> bool:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from PIL import Image
 
 from rfclip import OpenVocabSegmenter, Segmentation
+from rfclip.segment_files import describe
 from rfclip.vocabulary import load_vocabulary
 
 SETTINGS: dict[str, Any] = {
@@ -86,6 +88,101 @@ def test_bad_input_says_what_is_wrong(segmenter: OpenVocabSegmenter) -> None:
         segmenter(picture(), [])
     with pytest.raises(ValueError, match="short_side"):
         OpenVocabSegmenter(model="tiny", short_side=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"refiner": "PAMR"}, r"refiner must be a dict such as dict\(type='PAMR'\), got 'PAMR'"),
+        ({"refiner": {"type": "PAMER"}}, "did you mean 'PAMR'"),
+        ({"refiner": {"type": "PAMR", "num_iter": 2.0}}, "PAMR num_iter must be a whole number of at least 0, got 2.0"),
+        ({"refiner": {"type": "PAMR", "dilations": 8}}, "PAMR dilations must be a list of integers, got 8"),
+        ({"refiner": {"type": "PAMR", "iterations": 1}}, "refiner PAMR has an unknown entry 'iterations'.*num_iter"),
+        ({"method": []}, "method must be a dict such as"),
+        ({"method": {"type": "RefocusCLIP", "betta": 1}}, "unknown entry 'betta'.*did you mean 'beta'"),
+        ({"method": {"type": "RefocusCLIP", "beta": "0.7"}}, "beta must be a number in 0..1, got '0.7'"),
+        ({"method": {"type": "RefocusCLIP", "tau": float("nan")}}, "tau must be a number, at least 0, got nan"),
+        ({"method": {"type": "RefocusCLIP", "layers": "first"}}, "layers .* must be a list of integers, got 'first'"),
+        ({"method": {"type": "RefocusCLIP", "layers": np.array(3)}}, "must be a list of integers"),
+        ({"method": {"type": "RefocusCLIP", "distraction_dims": [1.0]}}, "must be integers"),
+        ({"method": {"type": "RefocusCLIPRelease", "alpha": True}}, "alpha must be a number in 0..1, got True"),
+        ({"method": {"type": "NACLIP", "sigma": None}}, "sigma must be a number above 0, got None"),
+        ({"method": {"type": "NACLIP", "sigma": 1e-200}}, "sigma must be a number above 0"),
+        ({"method": {"type": "MeanKK", "tau": 5}}, "method MeanKK has an unknown entry 'tau'"),
+        ({"method": {"type": "refocusclip"}}, "did you mean 'RefocusCLIP'"),
+        ({"method": {"type": "RefocusCLIP", "solver": ["eigh"]}}, "unknown solver"),
+        ({"method": {"type": "RefocusCLIP", "calibration_images": 5}}, "must be the path of a folder, got 5"),
+        ({"method": {"type": 3}}, "method.type 3 is not registered"),
+        ({"prior": [0.1, 0.2, 0.3]}, r"prior must be a dict, got \[0.1, 0.2, 0.3\]; it takes image_weight"),
+        ({"prior": {}}, "prior lacks image_weight, mean_vector_weight, cluster_threshold"),
+        ({"prior": {"image_weight": 0.1, "mean_vector_wieght": 0}}, "did you mean 'mean_vector_weight'"),
+        ({"test_cfg": "slide"}, "test_cfg must be a dict, got 'slide'"),
+        ({"test_cfg": False}, "test_cfg must be a dict, got False"),
+        ({"test_cfg": {"crop": 224}}, "test_cfg has an unknown entry 'crop'.*did you mean 'crop_size'"),
+        ({"test_cfg": {3: 224}}, "test_cfg has an unknown entry 3"),
+        (
+            {"test_cfg": {"mode": "silde"}},
+            "test_cfg.mode must be one of 'whole', 'slide', got 'silde' .did you mean 'slide'",
+        ),
+        ({"test_cfg": {"mode": "slide", "crop_size": (224, 224)}}, "crop_size must be a whole number"),
+        ({"logit_scale": float("inf")}, "logit_scale must be a number above 0, got inf"),
+        ({"logit_scale": 1e39}, "logit_scale must be a number above 0"),
+        ({"logit_scale": 10**400}, "logit_scale must be a number above 0"),
+        ({"logit_scale": True}, "logit_scale must be a number above 0, got True"),
+        ({"logit_scale": "40"}, "logit_scale must be a number above 0, got '40'"),
+        ({"logit_scale": np.zeros((9, 9))}, "logit_scale must be a number above 0, got array"),
+        ({"background_index": 0.5, "prob_thd": 0.9}, "background_index must be a whole number of at least 0, got 0.5"),
+        ({"background_index": True}, "background_index must be a whole number of at least 0, got True"),
+        ({"background_index": -1}, "background_index must be a whole number of at least 0, got -1"),
+        ({"background_index": "background"}, "background_index must be a whole number"),
+        ({"prob_thd": "0.1"}, "prob_thd must be a number in 0..1, got '0.1'"),
+        ({"prob_thd": None}, "prob_thd must be a number in 0..1, got None"),
+        ({"keep_probs": "no"}, "keep_probs .*must be True or False, got 'no'"),
+        ({"keep_probs": 1}, "must be True or False, got 1"),
+        ({"patch_fit": None}, "patch_fit must be one of 'crop', 'pad', got None"),
+        ({"short_side": 336.0}, "short_side must be a whole number of at least 1, got 336.0"),
+        ({"templates": 5}, "templates must be a non-empty list"),
+        ({"templates": {"a {}": 1}}, "templates must be a non-empty list"),
+        ({"templates": ["a \ud800 {}"]}, "no sound Unicode"),
+        ({"device": "gpu"}, "device must be one that torch finds here, such as 'cpu' or 'cuda:1', got 'gpu'"),
+        ({"device": ""}, "device must be one"),
+        ({"device": True}, "device must be one"),
+        ({"device": "meta"}, "device must be one"),
+        ({"device": "cuda:99"}, "device must be one"),
+    ],
+    ids=str,
+)
+def test_a_knob_of_another_type_or_range_is_one_sentence(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=said) as caught:
+        OpenVocabSegmenter("tiny", **{**SETTINGS, **settings})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_numbers_of_numpy_are_numbers(clip_files: dict[str, str], tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "logit_scale": np.float32(40),
+        "prob_thd": np.float64(0.25),
+        "background_index": np.int64(0),
+        "short_side": np.int32(64),
+        "keep_probs": np.bool_(True),
+        "test_cfg": ConfigDict(mode="slide", crop_size=np.int16(64), stride=np.uint8(32)),
+        "prior": {"image_weight": np.float16(0.5), "mean_vector_weight": 0, "cluster_threshold": 1},
+        "refiner": {"type": "PAMR", "num_iter": np.int64(1), "dilations": np.array([1, 2])},
+        "method": {"type": "RefocusCLIP", "distraction_dims": np.array([5, 23]), "beta": np.float32(0.5)},
+    }
+    segmenter = OpenVocabSegmenter(**clip_files, **{**SETTINGS, **given})
+    segmenter(picture(), WORDS).save(tmp_path, facts=describe(segmenter))
+    facts = json.loads((tmp_path / "image.json").read_text())
+    assert facts["prob_thd"] == 0.25 and facts["refiner"] == {"num_iter": 1, "dilations": [1, 2]}
+    assert facts["method"]["beta"] == 0.5 and facts["background_index"] == 0
+
+
+def test_a_picture_without_pixels_is_one_sentence(segmenter: OpenVocabSegmenter) -> None:
+    for size in ((0, 0), (5, 0), (0, 5)):
+        with pytest.raises(ValueError, match=f"the image is empty: it has {size[0]} x {size[1]} pixels"):
+            segmenter(Image.new("RGB", size), WORDS)
+    with pytest.raises(FileNotFoundError, match=r"no image file 'xxx.*\.\.\.: "):
+        segmenter("x" * 5000, WORDS)
 
 
 def test_without_probabilities_the_labels_are_the_same(

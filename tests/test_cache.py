@@ -53,6 +53,36 @@ def test_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert cache.cache_dir() == tmp_path / ".cache" / "rfclip"
 
 
+@pytest.mark.parametrize("variable", ["RFCLIP_CACHE", "XDG_CACHE_HOME", None])
+def test_no_home_directory_is_no_reason_to_fail(
+    monkeypatch: pytest.MonkeyPatch, log: list[str], tmp_path: Path, variable: str | None
+) -> None:
+    def expanduser(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    for name in ("RFCLIP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "~nobody-of-this-name/cache")
+    make = Maker()
+    for _ in range(2):
+        _same(cache.cached_tensors("key", make), Maker()())
+    assert make.calls == 2 and cache.cache_dir() is None
+    assert len(log) == 1 and "no such home directory" in log[0] and "RFCLIP_CACHE" in log[0]
+    assert cache.expanded("~nobody/photos") == Path("~nobody/photos")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_under_the_name_of_another_is_rebuilt(folder: Path, log: list[str]) -> None:
+    cache.cached_tensors("other", lambda: {"a": torch.zeros(3)})
+    (path,) = folder.iterdir()
+    path.rename(cache._path("key"))
+    _same(cache.cached_tensors("key", Maker()), Maker()())
+    assert len(log) == 1 and "damaged" in log[0]
+
+
 def test_made_once_and_read_back(folder: Path) -> None:
     make = Maker()
     _same(cache.cached_tensors("key", make), make())

@@ -87,3 +87,23 @@ def test_enable_again_changes_nothing() -> None:
     compat.enable()
     assert sys.modules["mmcv.ops"] is before
     assert "mmcv._ext" not in sys.modules
+
+
+def test_no_home_directory_is_no_reason_to_fail(tmp_path: Path) -> None:
+    done = python(
+        "import os, pwd\n"
+        "def nobody(*_): raise KeyError('no entry')\n"
+        "pwd.getpwuid = pwd.getpwnam = nobody\n"
+        "for name in ('HOME', 'XDG_CACHE_HOME'): os.environ.pop(name, None)\n"
+        "import rfclip, torch\n"
+        "from rfclip.cache import cached_tensors\n"
+        "from rfclip.manifest import without_paths\n"
+        "assert 'XDG_CACHE_HOME' not in os.environ\n"
+        f"for folder in ('', '~name/x', '~', {str(tmp_path)!r}):\n"
+        "    os.environ['RFCLIP_CACHE'] = folder\n"
+        "    assert cached_tensors('k', lambda: {'a': torch.ones(2)})['a'].sum() == 2\n"
+        "print(without_paths(['~cat', '~/cat']))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("['~cat', '~/cat']\n")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]

@@ -135,3 +135,8 @@ def test_registered_frozen_and_checked() -> None:
     for wrong in (dict(num_iter=-1), dict(num_iter=1.5), dict(dilations=()), dict(dilations=(0,)), dict(dilations=8)):
         with pytest.raises(ValueError, match="PAMR"):
             PAMR(**wrong)
+
+
+def test_a_neighbour_far_outside_is_the_border_and_needs_no_memory() -> None:
+    image, logits = torch.rand(1, 3, 9, 14), torch.rand(1, 2, 9, 14)
+    assert torch.equal(pamr(image, logits, 2, (3, 10**9)), pamr(image, logits, 2, (3, 14)))

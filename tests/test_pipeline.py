@@ -215,6 +215,16 @@ def test_bad_settings(arguments: dict, said: str) -> None:
         Settings(Windows(), **arguments)
 
 
+def test_another_background_than_the_class_of_that_name_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    monkeypatch.setattr(pipeline, "print_log", lambda message, *_: log.append(message))
+    words, settings = load_vocabulary(["tree", "background"]), Settings(Windows(), prob_thd=0.1, background_index=0)
+    replace(settings, background_index=1).check_vocabulary(words, None)
+    assert log == []
+    settings.check_vocabulary(words, None)
+    assert len(log) == 1 and "Class 1 is called 'background', but prob_thd=0.1 turns pixels into 'tree'" in log[0]
+
+
 def test_threshold_needs_a_vocabulary_with_background() -> None:
     settings = Settings(Windows(), prob_thd=0.1, background_index=0)
     settings.check_vocabulary(load_vocabulary("voc21"), "voc21")
@@ -222,5 +232,7 @@ def test_threshold_needs_a_vocabulary_with_background() -> None:
     settings.check_vocabulary(WORDS, "mine.txt")  # whose rows only its owner knows
     with pytest.raises(ValueError, match=r"voc20.*no background"):
         settings.check_vocabulary(load_vocabulary("voc20"), "voc20")
+    with pytest.raises(ValueError, match=r"voc21.*its background in class 0.*'boat'.*set background_index=0"):
+        replace(settings, background_index=4).check_vocabulary(load_vocabulary("voc21"), "voc21")
     with pytest.raises(ValueError, match="none of the 3 classes"):
         replace(settings, background_index=3).check_vocabulary(WORDS, "words.txt")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rfclip import text
+from rfclip import OpenVocabSegmenter, text
+from rfclip.clip_loader import LoadedCLIP, load_clip
+from rfclip.segmentor import RFCLIP
 from rfclip.text import encode_text, text_embeddings
 
 TOKENIZE = open_clip.get_tokenizer("ViT-B-16")
@@ -34,16 +38,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The names of each text pass."""
-    calls: list[list[str]] = []
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many names each text pass embeds."""
+    calls: list[int] = []
+    encode = text._encode
 
-    def spy(model: Any, tokenizer: Any, names: list[str], templates: Any) -> Tensor:
-        calls.append(list(names))
-        return encode_text(model, tokenizer, names, templates)
+    def spy(model: Any, tokens: Tensor, *more: int) -> Tensor:
+        calls.append(len(tokens))
+        return encode(model, tokens, *more)
 
-    monkeypatch.setattr(text, "encode_text", spy)
+    monkeypatch.setattr(text, "_encode", spy)
     return calls
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(text, "print_log", lambda message, *_: lines.append(message))
+    return lines
 
 
 def _one_by_one(model: nn.Module, names: list[str], templates: list[str]) -> Tensor:
@@ -111,26 +123,147 @@ def test_nothing_to_encode(random_clip: nn.Module, names: list[str], templates: 
         encode_text(random_clip, TOKENIZE, names, templates)
 
 
-def test_cache_asks_for_new_names_only(random_clip: nn.Module, encoded: list[list[str]]) -> None:
+def test_cache_asks_for_new_names_only(random_clip: nn.Module, encoded: list[int]) -> None:
     clip = Loaded(random_clip)
     first = text_embeddings(clip, ["sky", "tree", "sky"], TEMPLATES)
     again = text_embeddings(clip, ["boat", "sky"], TEMPLATES)
-    assert encoded == [["sky", "tree"], ["boat"]]
+    assert encoded == [2, 1]
     assert torch.equal(first[0], first[2]) and torch.equal(first[0], again[1])
     want = _one_by_one(random_clip, ["boat", "sky"], TEMPLATES)
     torch.testing.assert_close(again, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("change", ["weights_hash", "architecture", "activation"])
-def test_cache_key_holds_what_counts(random_clip: nn.Module, encoded: list[list[str]], change: str) -> None:
+def test_cache_key_holds_what_counts(random_clip: nn.Module, encoded: list[int], change: str) -> None:
     text_embeddings(Loaded(random_clip), ["sky"], TEMPLATES)
     text_embeddings(Loaded(random_clip, **{change: "another"}), ["sky"], TEMPLATES)
     text_embeddings(Loaded(random_clip), ["sky"], TEMPLATES[:1])
     text_embeddings(Loaded(random_clip), ["sky"], TEMPLATES)
-    assert encoded == [["sky"]] * 3
+    assert encoded == [1] * 3
 
 
-def test_truncated_cache_is_rebuilt(random_clip: nn.Module, cache: Path, encoded: list[list[str]]) -> None:
+TEXT_CHANGES = [
+    {"heads": 2},
+    {"no_causal_mask": True},
+    {"pool_type": "last"},
+    {"norm_kwargs": {"eps": 0.1}},
+    {"context_length": 77, "tokenizer_kwargs": {"clean": "whitespace"}},
+]
+
+
+@pytest.mark.parametrize("change", TEXT_CHANGES, ids=lambda change: next(iter(change)))
+def test_two_configs_of_one_weights_file_share_no_entries(
+    clip_files: dict[str, str], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """None of these settings shows in a tensor."""
+
+    def load(**settings: Any) -> LoadedCLIP:
+        config = json.loads(Path(clip_files["model"]).read_text())
+        config["text_cfg"].update(settings)
+        (tmp_path / "other.json").write_text(json.dumps(config))
+        return load_clip(tmp_path / "other.json", clip_files["pretrained"])
+
+    before = text_embeddings(load(), ["Cat", "dog"], TEMPLATES)
+    other = load(**change)
+    got = text_embeddings(other, ["Cat", "dog"], TEMPLATES)
+    torch.testing.assert_close(got, encode_text(other.model, other.tokenizer, ["Cat", "dog"], TEMPLATES))
+    assert not torch.allclose(got, before, atol=1e-4)
+    assert torch.equal(text_embeddings(load(), ["Cat", "dog"], TEMPLATES), before)
+
+
+def test_a_tower_in_half_precision_has_entries_of_its_own(random_clip: nn.Module, encoded: list[int]) -> None:
+    text_embeddings(Loaded(random_clip), ["sky"], TEMPLATES)
+    text_embeddings(Loaded(copy.deepcopy(random_clip).bfloat16()), ["sky"], TEMPLATES)
+    assert encoded == [1, 1]
+
+
+@pytest.mark.parametrize("known", [["cat"], ["Cat", "tv monitor"], []])
+def test_equal_tokens_have_one_embedding_whether_kept_or_new(random_clip: nn.Module, known: list[str]) -> None:
+    clip = Loaded(random_clip)
+    if known:
+        text_embeddings(clip, known, TEMPLATES)
+    names = ["dog", "Cat", "tv  monitor", *(f"thing {n}" for n in range(40)), "cat", "TV monitor", "cat"]
+    got = text_embeddings(clip, names, TEMPLATES)
+    rows = dict(zip(names, got, strict=True))
+    assert torch.equal(rows["Cat"], rows["cat"]) and torch.equal(rows["tv  monitor"], rows["TV monitor"])
+    alone = encode_text(random_clip, TOKENIZE, names, TEMPLATES, batch_size=7)
+    assert torch.equal(alone[1], alone[-1]) and torch.equal(alone[2], alone[-2])
+
+
+LONG = "a house seen from the street beside a road with trees, people and the sky above it, " * 6
+
+
+def test_names_that_are_cut_are_told_with_their_tokens(random_clip: nn.Module, log: list[str]) -> None:
+    names = [LONG + "damaged", "sky", LONG + "untouched"]
+    got = text_embeddings(Loaded(random_clip), names, ["a {}.", "a photo of a {}."])
+    assert torch.equal(got[0], got[2])
+    long, tie = log
+    count = len(TOKENIZE.encode(f"a photo of a {names[0]}.")) + 2
+    assert "reads 77 tokens" in long and f"damaged' makes {count} tokens" in long and "untouched' makes" in long
+    assert "sky'" not in long
+    assert "damaged' and 'a house" in tie and "untouched' make the same 77 tokens" in tie
+
+
+def test_only_what_is_cut_is_told(random_clip: nn.Module, log: list[str]) -> None:
+    fits = " ".join(["sky"] * 75)
+    text_embeddings(Loaded(random_clip), [fits, "Sky", "sky"], ["{}"])
+    assert log == []
+    text_embeddings(Loaded(random_clip), [fits], ["a {}"])
+    assert len(log) == 1 and "makes 78 tokens" in log[0]
+
+
+def test_names_that_differ_in_writing_only_are_told(random_clip: nn.Module, log: list[str]) -> None:
+    text_embeddings(Loaded(random_clip), ["fish & chips", "fish &amp; chips", "sky"], TEMPLATES)
+    assert len(log) == 1 and "'fish & chips' and 'fish &amp; chips' make the same" in log[0]
+
+
+def test_both_faces_tell_of_long_names(clip_files: dict[str, str], log: list[str]) -> None:
+    OpenVocabSegmenter(**clip_files, templates=["a {}."], method={"type": "MeanKK"}).prepare([["house", LONG], "sky"])
+    RFCLIP(clip_files, [["house", LONG], "sky"], templates=["a {}."], method={"type": "MeanKK"})
+    assert len(log) == 2 and log[0] == log[1] and "77 tokens" in log[0]
+
+
+class Words:
+    """A tokenizer as those of transformers: pads with 1, ends with 99, drops signs that it does not know."""
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
+        length = context_length or 9
+        rows = [[10 + len(word) for word in text.split() if word.isalpha()][: length - 1] for text in texts]
+        return torch.tensor([[*row, 99, *[1] * (length - 1 - len(row))] for row in rows])
+
+
+def test_other_tokenizers_are_counted_by_a_longer_context(random_clip: nn.Module, log: list[str]) -> None:
+    clip = Loaded(random_clip, tokenizer=Words())
+    text_embeddings(clip, ["red kite over the wide and very quiet hills", "sky"], ["a photo of {}"])
+    assert len(log) == 1 and "reads 9 tokens" in log[0] and "hills' makes 13 tokens" in log[0]
+
+
+@pytest.mark.parametrize("name", ["???", "123 !"])
+def test_a_name_that_the_tokenizer_drops_is_an_empty_name(random_clip: nn.Module, name: str) -> None:
+    with pytest.raises(ValueError, match=r"makes the same prompts as an empty name"):
+        text_embeddings(Loaded(random_clip, tokenizer=Words()), ["sky", name], ["a photo of {}"])
+
+
+@pytest.mark.parametrize("name", ["<end_of_text>", "sky <End_of_Text> blue", "&lt;end_of_text&gt; sky"])
+def test_a_name_that_ends_the_text_is_refused(random_clip: nn.Module, name: str) -> None:
+    with pytest.raises(ValueError, match="holds the sign by which the tokenizer ends a text"):
+        text_embeddings(Loaded(random_clip), ["sky", name], TEMPLATES)
+
+
+def test_shipped_vocabularies_are_read_whole_and_told_apart(random_clip: nn.Module, log: list[str]) -> None:
+    for name in text.shipped_vocabularies():
+        text._checked_tokens(Loaded(random_clip), text.load_vocabulary(name).queries, text.load_templates("plain"))
+    longest = max(text.load_templates("imagenet80"), key=len)
+    text._checked_tokens(Loaded(random_clip), text.load_vocabulary("coco_stuff").queries, [longest])
+    assert log == []
+
+
+def test_templates_that_leave_no_room_are_refused(random_clip: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"'sky'.*77 tokens.*templates that leave room"):
+        text_embeddings(Loaded(random_clip), ["sky"], [LONG + "{}"])
+
+
+def test_truncated_cache_is_rebuilt(random_clip: nn.Module, cache: Path, encoded: list[int]) -> None:
     clip = Loaded(random_clip)
     want = text_embeddings(clip, NAMES, TEMPLATES)
     for path in cache.iterdir():

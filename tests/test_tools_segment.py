@@ -129,11 +129,35 @@ def test_background(run: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "names", "index"),
+    [
+        (["--classes=mine.txt", "--background-class=0"], ["background", "car", "person"], 0),
+        (["--classes=mine.txt", "--background-class=wall", "--background=floor"], ["background", "car", "person"], 0),
+        (["--classes=mine.txt", "--background=words"], ["background", "sky", "car", "person"], 0),
+        (["--classes=car, person, background", "--background=words"], ["car", "person", "background"], 2),
+        (["--classes=car, person, background"], ["car", "person", "background"], 2),
+    ],
+)
+def test_any_class_can_be_the_background(run: Any, arguments: list[str], names: list[str], index: int) -> None:
+    picture(Path("a.png"))
+    Path("mine.txt").write_text("sky, wall, grass\ncar\nperson\n")
+    assert run("a.png", *arguments, "--threshold=1", "--out=out") == 0
+    about = facts("out/a.json")
+    assert about["names"] == names and about["colours"][index] == [0, 0, 0]
+    assert about["settings"]["background_index"] == index
+    assert about["shares"]["background"] > 0.99  # no probability is 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--classes=a,,b"], "class 2 has an empty name"),
         (["--classes=missing.txt"], "missing.txt not found"),
         (["--classes=dog,cat", "--threshold=0.5"], "--background words"),
+        (["--classes=dog,cat", "--threshold=0.5"], "--background-class"),
+        (["--classes=dog,cat", "--background-class=cta"], "none of the classes (did you mean 'cat'?)"),
+        (["--classes=dog,cat", "--background-class=0", "--background=none"], "contradict each other"),
+        (["--classes=background,cat,background"], "are called 'background'"),
         (["--classes=dog", "--method=nonsense"], "no profile 'nonsense'"),
         (["--classes=dog", "--out=."], "another --out"),
     ],

@@ -110,7 +110,53 @@ def test_queries_and_their_classes() -> None:
     assert words.query_class == (0, 1, 1, 2)
     assert words.classes == ("background", "temple", "tree")
     assert words.has_background and words.palette[0] == [0, 0, 0]
-    assert not load_vocabulary(["tree", "background"]).has_background
+    assert not load_vocabulary(["tree", ["wall", "background"]]).has_background
+    last = load_vocabulary(["tree", "sky", "Background"])
+    assert last.background == 2 and last.palette[2] == [0, 0, 0] and len(set(last.colours)) == 3
+
+
+def test_there_is_one_background() -> None:
+    with pytest.raises(ValueError, match=r"classes 0, 2 are called 'background'.*one class"):
+        load_vocabulary([["background", "wall"], "dog", " BACKGROUND"])
+
+
+UNSEEN = [
+    "\0",
+    "\ufeff",
+    "\u200d",
+    "\u200b \u200c",
+    "\ufe0f",
+    "\U000e0101",
+    "\x1b",
+    "\u2800",
+    "\u3164",
+    "\u00ad",
+    "\u2028",
+]
+
+
+@pytest.mark.parametrize("name", UNSEEN, ids=ascii)
+def test_a_name_of_which_nothing_can_be_seen_is_an_empty_name(name: str, tmp_path: Path) -> None:
+    for rows in ([name], [["sky", name]]):
+        with pytest.raises(ValueError, match=r"class 0: .* is not a name"):
+            load_vocabulary(rows)
+    (tmp_path / "rows.json").write_text(json.dumps(["sky", name]))
+    with pytest.raises(ValueError, match=r"class 1: .* is not a name"):
+        load_vocabulary(tmp_path / "rows.json")
+
+
+def test_what_has_no_width_is_cut_off_at_the_ends_alone() -> None:
+    names = [
+        "\ufeffbackground",
+        "\u200bcat\0",
+        "a\u200db",
+        "\u2600\ufe0f",
+        "\U0001f468\u200d\U0001f33e",
+        "e\u0301",
+        "?!",
+    ]
+    assert load_vocabulary(names).classes == ("background", "cat", *names[2:])
+    assert load_vocabulary(names).has_background
 
 
 def test_odd_names_are_fine(log: list[str]) -> None:

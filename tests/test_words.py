@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfclip.vocabulary import load_vocabulary
-from rfclip.words import hint, parse_classes, read_classes, with_background
+from rfclip.vocabulary import load_vocabulary, trimmed
+from rfclip.words import choose_background, hint, parse_classes, read_classes, with_background
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,14 @@ def test_empty_names_are_refused(text: str) -> None:
         parse_classes(text)
 
 
-NAMES = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
+@pytest.mark.parametrize("name", ["\0", "\ufeff", "\u200d", "\ufe0f"], ids=ascii)
+def test_names_of_which_nothing_can_be_seen_are_empty(name: str) -> None:
+    for text in (name, f"{name}, sky", f"sky|{name}, dog"):
+        with pytest.raises(ValueError, match="has an empty name"):
+            parse_classes(text)
+
+
+NAMES = st.text(min_size=1, max_size=8).map(trimmed).filter(bool)
 
 
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=3), min_size=1, max_size=5))
@@ -52,7 +59,7 @@ def test_any_text_gives_names_or_a_sentence(text: str) -> None:
         assert "empty name" in str(error)
     else:
         assert rows
-        assert all(row and all(name and name == name.strip() for name in row) for row in rows)
+        assert all(row and all(name and name == trimmed(name) for name in row) for row in rows)
 
 
 def test_shipped_file_or_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +131,41 @@ def test_a_background_that_is_there_is_extended() -> None:
     assert words.names[1:] == own.names[1:]
     more = with_background(own, "carpet")
     assert more.names[0] == (*own.names[0], "carpet")
+
+
+def test_a_background_that_stands_elsewhere_is_extended_there() -> None:
+    words = with_background(load_vocabulary(["car", "person", "background"]), "words")
+    assert words.classes == ("car", "person", "background") and words.background == 2
+    assert "wall" in words.names[2] and words.names[2][0] == "background"
+    assert words.names[:2] == (("car",), ("person",))
+
+
+@pytest.mark.parametrize("which", ["0", "sky", "Wall ", "GRASS"])
+def test_a_class_is_named_to_be_the_background(which: str) -> None:
+    words = choose_background(load_vocabulary([["sky", "wall", "grass"], "car", "person"]), which)
+    assert words.classes == ("background", "car", "person") and words.background == 0
+    assert words.names[0] == ("sky", "wall", "grass") and words.colours[0] == (0, 0, 0)
+    assert with_background(words, "floor").names[0] == ("sky", "wall", "grass", "floor")
+
+
+def test_a_number_may_be_a_name() -> None:
+    words = load_vocabulary(["zero", "0", "1"])
+    assert choose_background(words, "0").background == 1
+    assert choose_background(words, "2").background == 2
+    assert choose_background(load_vocabulary("voc21"), "background") == load_vocabulary("voc21")
+
+
+@pytest.mark.parametrize(
+    ("classes", "which", "said"),
+    [
+        (["car", "sky"], "skyy", r"'skyy' is none of the classes.*did you mean 'sky'.* 0\.\.1"),
+        (["car", "sky"], "2", "'2' is none of the classes"),
+        (["car", "sky"], "-1", "'-1' is none of the classes"),
+        (["car", "sky"], "", "'' is none of the classes"),
+        ([["car", "van"], ["sky", "Van"]], "van", "a name of the classes 0, 1"),
+        (["background", "sky"], "sky", "class 0 is the background by its name"),
+    ],
+)
+def test_a_background_class_that_is_none_gets_a_sentence(classes: list[str], which: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        choose_background(load_vocabulary(classes), which)

@@ -87,7 +87,7 @@ def vocabularies(args: argparse.Namespace) -> dict[str, Vocabulary]:
     }
     for spec in args.vocabulary:
         own = load_vocabulary(spec)
-        named[Path(spec).stem] = Vocabulary(own.names, shipped.classes, shipped.colours, shipped.has_background)
+        named[Path(spec).stem] = Vocabulary(own.names, shipped.classes, shipped.colours, shipped.background)
     return named
 
 

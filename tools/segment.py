@@ -16,7 +16,7 @@ from rfclip.overlay import OPACITY
 from rfclip.pictures import find_pictures
 from rfclip.run_options import add_clip_options, method_block
 from rfclip.segment_files import Outcome, prepare_folder, segment_files
-from rfclip.words import hint, read_classes, with_background
+from rfclip.words import choose_background, hint, read_classes, with_background
 
 CLASSES = (
     'class names: commas part classes, | the names of one class, "\\," and "\\|" stand for the signs themselves; or a '
@@ -26,6 +26,10 @@ BACKGROUND = (
     "what becomes of pixels that are none of the classes. none: every pixel gets a class. words: there is one more "
     "class, background, asked for by usual background words (wall, floor, sky, ...). auto (default): words if there is "
     "only one class, otherwise as the classes say. Or the background's own words, parted by commas"
+)
+BACKGROUND_CLASS = (
+    "which of the classes is the background: one of its names, or its number, counted from 0; default: the class "
+    "'background', if there is one"
 )
 
 
@@ -40,6 +44,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--classes", required=True, help=CLASSES)
     parser.add_argument("--out", type=folder, default=Path("segmented"), help="folder of the results")
     parser.add_argument("--background", default="auto", metavar="auto|words|none|WORDS", help=BACKGROUND)
+    parser.add_argument("--background-class", metavar="NAME|INDEX", help=BACKGROUND_CLASS)
     parser.add_argument("--threshold", type=float, help="probability below which a pixel is background (default 0.1)")
     parser.add_argument("--method", default="paper", help="paper, release, or a baseline, e.g. mean_kk, sclip")
     parser.add_argument("--pamr", action="store_true", help="refine edges with PAMR (slower)")
@@ -71,10 +76,16 @@ def folder(text: str) -> Path:
 def segment(args: argparse.Namespace) -> Outcome:
     """Look for the pictures, build the model, segment."""
     named = read_classes(args.classes)
+    if args.background_class is not None:
+        if args.background == "none":
+            raise ValueError("--background none and --background-class contradict each other: leave one of them out")
+        named = choose_background(named, args.background_class)
     vocabulary = with_background(named, args.background)
     has_background = vocabulary.has_background and args.background != "none"
     if args.threshold and not has_background:
-        raise ValueError("--threshold needs a background: add --background words")
+        raise ValueError(
+            "--threshold needs a background: add --background words, or say by --background-class which class it is"
+        )
     pictures, problems, notes = find_pictures(args.sources, args.out)
     for sentence in filter(None, [hint(args.classes, named), *notes, *problems]):
         warn(sentence)
@@ -90,7 +101,7 @@ def segment(args: argparse.Namespace) -> Outcome:
         short_side=args.short_side,
         refiner={"type": "PAMR"} if args.pamr else None,
         prob_thd=threshold if has_background else 0.0,
-        background_index=0 if has_background else None,
+        background_index=vocabulary.background if has_background else None,
         precision=args.precision,
         keep_probs=args.probs,
         quick_gelu=args.quick_gelu,

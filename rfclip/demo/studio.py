@@ -65,7 +65,7 @@ class Studio:
         self._segmenter = OpenVocabSegmenter(
             model, pretrained or "openai", device, short_side=short_side, quick_gelu=quick_gelu, origin=origin
         )
-        self._built: dict[tuple[str, bool], OpenVocabSegmenter] = {}
+        self._built: dict[tuple[str, int | None], OpenVocabSegmenter] = {}
         self._lock = Lock()
 
     def segment(self, image: np.ndarray, words: str, background: str, method: str) -> Segmentation:
@@ -91,11 +91,11 @@ class Studio:
         """A method's segmenter, built at its first use: without a cache on disk that calibrates."""
         if method not in METHODS:
             raise ValueError(f"method is one of {', '.join(METHODS)}, got {method!r}")
-        key = (method, vocabulary.has_background)
+        key = (method, vocabulary.background)
         with self._lock:
             if key not in self._built:
-                threshold, index = (THRESHOLD, 0) if vocabulary.has_background else (0.0, None)
-                self._built[key] = self._segmenter.changed(method_block(method), threshold, index)
+                threshold = THRESHOLD if vocabulary.has_background else 0.0
+                self._built[key] = self._segmenter.changed(method_block(method), threshold, vocabulary.background)
             return self._built[key]
 
 

@@ -114,7 +114,7 @@ def without_each(vocabulary: Vocabulary) -> Iterator[tuple[int, Vocabulary]]:
             if len(row) > 1:
                 names = list(vocabulary.names)
                 names[index] = row[:place] + row[place + 1 :]
-                yield query, Vocabulary(tuple(names), vocabulary.classes, vocabulary.colours, vocabulary.has_background)
+                yield query, Vocabulary(tuple(names), vocabulary.classes, vocabulary.colours, vocabulary.background)
             query += 1
 
 
@@ -122,7 +122,7 @@ def plain_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
     """The data set's own class names, read as plain words, and no aliases."""
     words = [" ".join(name.replace("_", " ").split()) for name in vocabulary.classes]
     names = load_vocabulary(words).names
-    return Vocabulary(names, vocabulary.classes, vocabulary.colours, vocabulary.has_background)
+    return Vocabulary(names, vocabulary.classes, vocabulary.colours, vocabulary.background)
 
 
 def write_table(found: Audit, path: Path) -> None:

@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_at_least_zero, check_dims, check_range
+from rfclip.checks import check_at_least_zero, check_choice, check_dims, check_range, check_switch, check_whole
 from rfclip.methods.base import (
     DenseOutput,
     Recorder,
@@ -55,9 +55,10 @@ class FilteredMeanKK:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("filter", self.filter, FILTERS)
-        _check_choice("tokens", self.tokens, TOKENS)
-        check_at_least_zero("tau", self.tau)
+        check_choice("filter", self.filter, FILTERS)
+        check_choice("tokens", self.tokens, TOKENS)
+        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
+        object.__setattr__(self, "seed", check_whole("seed", self.seed))
         object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
 
     @torch.no_grad()
@@ -106,11 +107,14 @@ class RefocusVariant:
     beta: float = 0.7
 
     def __post_init__(self) -> None:
-        _check_choice("target", self.target, TARGETS)
-        if self.neighbourhood < 3 or self.neighbourhood % 2 == 0:
+        for name in ("attention", "embedding"):
+            object.__setattr__(self, name, check_switch(name, getattr(self, name)))
+        check_choice("target", self.target, TARGETS)
+        object.__setattr__(self, "neighbourhood", check_whole("neighbourhood", self.neighbourhood, least=3))
+        if self.neighbourhood % 2 == 0:
             raise ValueError(f"neighbourhood is the side of a window, odd, at least 3, got {self.neighbourhood}")
-        check_at_least_zero("tau", self.tau)
-        check_range("beta", self.beta, 0, 1)
+        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
+        object.__setattr__(self, "beta", check_range("beta", self.beta, 0, 1))
         object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
 
     @torch.no_grad()
@@ -251,8 +255,3 @@ def _block_output(block: ResidualAttentionBlock, tokens: Tensor, attn: Tensor, v
     """The block's output (B, 1+N, d) for a given attention (B, H, 1+N, 1+N)."""
     heads = (attn @ v.to(attn.dtype)).to(v.dtype)
     return add_mlp(block, tokens + attention_branch(block, heads))
-
-
-def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{what} must be one of {', '.join(choices)}, got {value!r}")

@@ -41,7 +41,7 @@ class NACLIP(OrdinaryImage):
     sigma: float = 5.0
 
     def __post_init__(self) -> None:
-        check_above_zero("sigma", self.sigma)
+        object.__setattr__(self, "sigma", check_above_zero("sigma", self.sigma))
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:

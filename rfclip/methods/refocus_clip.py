@@ -71,9 +71,9 @@ class RefocusCLIP:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
-        check_at_least_zero("tau", self.tau)
-        check_range("beta", self.beta, 0, 1)
-        if self.layers not in ("all", "last"):
+        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
+        object.__setattr__(self, "beta", check_range("beta", self.beta, 0, 1))
+        if not isinstance(self.layers, str) or self.layers not in ("all", "last"):
             object.__setattr__(self, "layers", check_indices("layers ('all', 'last' or a list)", self.layers))
         check_solver(self.solver)
 

@@ -52,9 +52,10 @@ class RefocusCLIPRelease:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
-        check_at_least_zero("tau", self.tau)
-        check_range("alpha", self.alpha, 0, 1)
-        check_range("similarity_threshold", self.similarity_threshold, -1, 1)
+        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
+        object.__setattr__(self, "alpha", check_range("alpha", self.alpha, 0, 1))
+        threshold = check_range("similarity_threshold", self.similarity_threshold, -1, 1)
+        object.__setattr__(self, "similarity_threshold", threshold)
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:

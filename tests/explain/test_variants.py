@@ -152,10 +152,13 @@ def test_every_step_changes_the_result(planted, make_images):
 @pytest.mark.parametrize(
     "kind, settings, message",
     [
-        (FilteredMeanKK, {"filter": "blur"}, "filter must be one of none, mean"),
+        (FilteredMeanKK, {"filter": "blur"}, "filter must be one of 'none', 'mean'"),
         (FilteredMeanKK, {"tokens": "all"}, "tokens must be one of"),
         (RefocusVariant, {"target": "all"}, "target must be one of"),
         (RefocusVariant, {"neighbourhood": 4}, "odd, at least 3, got 4"),
+        (RefocusVariant, {"neighbourhood": "3"}, "neighbourhood must be a whole number of at least 3, got '3'"),
+        (RefocusVariant, {"attention": "no"}, "attention must be True or False, got 'no'"),
+        (FilteredMeanKK, {"seed": 0.5}, "seed must be a whole number"),
         (RefocusVariant, {"beta": 2}, "beta"),
     ],
 )
