@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rfclip import architecture as arch
 from rfclip import vit as V
 from rfclip.downloads import download_from_hub, download_tag
+from rfclip.precision import own_precision
 from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
@@ -71,6 +72,7 @@ class _Source:
     preprocess: Mapping[str, Any] | None = None
 
 
+@own_precision
 def load_clip(
     model: str | Path,
     pretrained: str | Path | None = None,

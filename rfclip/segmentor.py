@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from rfclip import pipeline, vit
 from rfclip.calibrate import resolve_distraction_dims
+from rfclip.checks import check_choice
 from rfclip.clip_loader import LoadedCLIP, load_clip
 from rfclip.labels import LabelMap
 from rfclip.methods import METHODS
 from rfclip.methods.base import DenseOutput, encode_image
 from rfclip.pamr import PAMR
+from rfclip.precision import check_fp32, own_precision
 from rfclip.prior import Prior
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
 
@@ -29,6 +32,7 @@ WEIGHTS_ENTER_BY_CLIP = (
     "Weights come only through `clip`: RFCLIP takes them from clip.pretrained only (for tools/test.py: the CHECKPOINT "
     "argument; for mmseg's init_model: leave checkpoint out), so that they are checked and never partly random"
 )
+FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
 @MODELS.register_module()
@@ -55,8 +59,16 @@ class RFCLIP(BaseSegmentor):
 
     None of the dicts is modified.
 
+    The weights are frozen, in fp32, and nobody's but those of `clip`: no state_dict holds them, neither this model's
+    (which is empty) nor that of a model around it, whose checkpoints can be loaded whatever they hold; initialisers
+    and train() do not reach the towers.
+
+    In mmseg's SegTTAModel the labels are the argmax of the mean over the views of softmax(seg_logits). `seg_logits`
+    are needed for that, and `prob_thd` has no part in it.
+
     Raises:
-        ValueError: a value out of range, or a threshold on a vocabulary without background.
+        ValueError: a value out of range, a threshold on a vocabulary without background, or (also from half(),
+            double() and the like) another dtype than fp32.
         TypeError: an unknown key.
 
     Source: docs/METHOD.md sections 3 to 5.
@@ -94,7 +106,9 @@ class RFCLIP(BaseSegmentor):
         )
         settings.check_vocabulary(words, vocabulary)
         loaded = load_clip(**clip)
-        super().__init__(data_preprocessor=MODELS.build(dict(data_preprocessor or default_preprocessor(loaded))))
+        super().__init__(data_preprocessor=_in_mmseg(data_preprocessor or default_preprocessor(loaded)))
+        self._register_state_dict_hook(_leave_out)
+        self.out_channels = max(len(words.names), 2)  # for SegTTAModel, which would threshold a single channel
         self.clip = loaded.model
         self.loaded = loaded
         self.precision = clip.get("precision", "fp32")
@@ -115,7 +129,13 @@ class RFCLIP(BaseSegmentor):
     @dataset_meta.setter
     def dataset_meta(self, value: object) -> None:
         """Take no notice: mmseg assigns a checkpoint's or Cityscapes' classes, but the vocabulary decides."""
+        print_log(
+            f"RFCLIP keeps the {len(self.vocabulary.classes)} classes of its vocabulary and the weights of `clip`: "
+            "what mmseg's inferencer warns of (a randomly initialised model, classes of Cityscapes) is not so.",
+            "current",
+        )
 
+    @own_precision
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
         with self._autocast(images):
@@ -136,20 +156,26 @@ class RFCLIP(BaseSegmentor):
 
         Args:
             inputs: (B, 3, H, W) normalised images; padding that a sample's `padding_size` names is cut off first.
-            data_samples: one per image; `ori_shape` is the size of its result. None: the size of the input.
+            data_samples: one per image; `ori_shape` is the size of its result, and if `flip` is true, the image is
+                flipped in `flip_direction` and the result is flipped back. None: the size of the input.
 
         Returns:
             The samples, with `pred_sem_seg.data` (1, H0, W0) int64 and, if kept, `seg_logits.data` (C, H0, W0): the
             probability of each class, which is that of its best name.
+
+        Raises:
+            ValueError: `flip_direction` of a flipped sample is not 'horizontal', 'vertical' or 'diagonal'.
         """
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
         images = [_without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
+        flips = [_flipped_sides(sample) for sample in samples]
         queries = self._queries()
         for group in _equal_sizes(images):
             maps = self._cosine_maps(torch.stack([images[i] for i in group]), queries)
             for i, cosines in zip(group, maps, strict=True):
                 size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
-                _store(samples[i], pipeline.label_image(cosines, images[i], size, queries, self.settings))
+                upright = cosines.flip(flips[i]), images[i].flip(flips[i])
+                _store(samples[i], pipeline.label_image(*upright, size, queries, self.settings))
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
@@ -169,8 +195,34 @@ class RFCLIP(BaseSegmentor):
         """Raise: there is nothing to train."""
         raise NotImplementedError(TRAINING_FREE)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        raise RuntimeError(WEIGHTS_ENTER_BY_CLIP)
+    def train(self, mode: bool = True) -> RFCLIP:
+        """Set the mode of everything but CLIP, which stays in evaluation."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> RFCLIP:
+        """Apply a function, often an initialiser of the model around this one, to everything but CLIP."""
+        for child in self.children():
+            if child is not self.clip:
+                child.apply(fn)
+        fn(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RFCLIP:
+        """Move to another device, say; casts are refused."""
+        check_fp32("the dtype of RFCLIP, alone or inside another model,", fn(self.text_embeddings.new_zeros(1)).dtype)
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse what is meant for this model; let a model around it load what it likes, and keep the weights."""
+        if state_dict and not prefix:
+            raise RuntimeError(WEIGHTS_ENTER_BY_CLIP)
+        left = [state_dict.pop(name) for name in list(state_dict) if name.startswith(f"{prefix}clip.")]
+        if left:
+            print_log(f"{len(left)} entries {prefix}clip.* are not loaded. {WEIGHTS_ENTER_BY_CLIP}.", "current")
+        state_dict.update(self.clip.state_dict(prefix=f"{prefix}clip."))  # the towers, which are next, load themselves
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _queries(self) -> pipeline.Queries:
         words = self.vocabulary
@@ -243,7 +295,12 @@ def _build(settings: Mapping[str, Any], what: str) -> Any:
     if kind is None or (isinstance(kind, str) and MODELS.get(kind) is None):
         known = "PAMR" if what == "refiner" else ", ".join(METHODS)
         raise ValueError(f"{what}.type {kind!r} is not registered in mmseg's MODELS; there are {known}")
-    return MODELS.build(dict(settings))
+    return _in_mmseg(settings)
+
+
+def _in_mmseg(settings: Mapping[str, Any]) -> Any:
+    """Build from mmseg's registry, whatever the default scope is."""
+    return MODELS.build({"_scope_": "mmseg", **settings})
 
 
 def default_preprocessor(loaded: LoadedCLIP) -> dict[str, Any]:
@@ -259,6 +316,16 @@ def _without_padding(image: Tensor, sample: SegDataSample) -> Tensor:
     return image[:, top : height - bottom, left : width - right]
 
 
+def _flipped_sides(sample: SegDataSample) -> tuple[int, ...]:
+    """The dimensions of (..., H, W) in which an image was flipped."""
+    meta = sample.metainfo
+    if not meta.get("flip"):
+        return ()
+    direction = meta.get("flip_direction")
+    check_choice("flip_direction of a sample with flip=True", direction, tuple(FLIPS))
+    return FLIPS[direction]
+
+
 def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
     """Indices of the images, those of one size together."""
     groups: dict[torch.Size, list[int]] = {}
@@ -267,7 +334,31 @@ def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
+class LabelsOnly(SegDataSample):
+    """A sample whose probabilities were not kept; asked for them, it says so."""
+
+    def _kept(self) -> PixelData:
+        if "_seg_logits" not in self:
+            raise AttributeError(
+                "this result of RFCLIP has no seg_logits, which SegTTAModel merges: build it with keep_seg_logits=True"
+            )
+        return self._seg_logits
+
+    seg_logits = property(_kept, SegDataSample.seg_logits.fset, SegDataSample.seg_logits.fdel)
+
+
 def _store(sample: SegDataSample, result: LabelMap) -> None:
     sample.set_data({"pred_sem_seg": PixelData(data=result.labels[None])})
     if result.probs is not None:
         sample.set_data({"seg_logits": PixelData(data=result.probs)})
+        return
+    if "_seg_logits" in sample:  # of another model
+        del sample.seg_logits
+    if type(sample) is SegDataSample:
+        sample.__class__ = LabelsOnly
+
+
+def _leave_out(model: RFCLIP, state_dict: MutableMapping[str, Any], prefix: str, _: object) -> None:
+    """Take what is frozen out of a state_dict."""
+    for name in [name for name in state_dict if name.startswith(f"{prefix}clip.")]:
+        del state_dict[name]
