@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 
 from rfclip import pipeline, vit
 from rfclip.calibrate import resolve_distraction_dims
-from rfclip.checks import check_choice
 from rfclip.clip_loader import LoadedCLIP, load_clip
-from rfclip.labels import LabelMap
 from rfclip.methods import METHODS
 from rfclip.methods.base import DenseOutput, encode_image
 from rfclip.pamr import PAMR
 from rfclip.precision import check_fp32, own_precision
+from rfclip.preprocess import flipped_sides, store_result, without_padding
 from rfclip.prior import Prior
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
 
@@ -32,7 +30,6 @@ WEIGHTS_ENTER_BY_CLIP = (
     "Weights come only through `clip`: RFCLIP takes them from clip.pretrained only (for tools/test.py: the CHECKPOINT "
     "argument; for mmseg's init_model: leave checkpoint out), so that they are checked and never partly random"
 )
-FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
 @MODELS.register_module()
@@ -88,7 +85,7 @@ class RFCLIP(BaseSegmentor):
         patch_fit: str = "crop",
         keep_seg_logits: bool = True,
         test_cfg: Mapping[str, Any] | None = None,
-        data_preprocessor: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         pretrained: None = None,
         train_cfg: None = None,
         init_cfg: None = None,
@@ -106,7 +103,7 @@ class RFCLIP(BaseSegmentor):
         )
         settings.check_vocabulary(words, vocabulary)
         loaded = load_clip(**clip)
-        super().__init__(data_preprocessor=_in_mmseg(data_preprocessor or default_preprocessor(loaded)))
+        super().__init__(data_preprocessor=build_preprocessor(data_preprocessor, loaded))
         self._register_state_dict_hook(_leave_out)
         self.out_channels = max(len(words.names), 2)  # for SegTTAModel, which would threshold a single channel
         self.clip = loaded.model
@@ -167,15 +164,15 @@ class RFCLIP(BaseSegmentor):
             ValueError: `flip_direction` of a flipped sample is not 'horizontal', 'vertical' or 'diagonal'.
         """
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
-        images = [_without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
-        flips = [_flipped_sides(sample) for sample in samples]
+        images = [without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
+        flips = [flipped_sides(sample) for sample in samples]
         queries = self._queries()
         for group in _equal_sizes(images):
             maps = self._cosine_maps(torch.stack([images[i] for i in group]), queries)
             for i, cosines in zip(group, maps, strict=True):
                 size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
                 upright = cosines.flip(flips[i]), images[i].flip(flips[i])
-                _store(samples[i], pipeline.label_image(*upright, size, queries, self.settings))
+                store_result(samples[i], pipeline.label_image(*upright, size, queries, self.settings))
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
@@ -290,40 +287,23 @@ def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
 
 
 def _build(settings: Mapping[str, Any], what: str) -> Any:
-    """Build from the registry; ValueError if it knows no such type."""
-    kind = settings.get("type")
-    if kind is None or (isinstance(kind, str) and MODELS.get(kind) is None):
-        known = "PAMR" if what == "refiner" else ", ".join(METHODS)
+    """Build from mmseg's registry, whatever the default scope is; ValueError if it knows no such type."""
+    arguments = dict(settings)
+    kind = arguments.pop("type", None)
+    made = MODELS.get(kind) if isinstance(kind, str) else kind
+    if made is None:
+        known = {"refiner": "PAMR", "data_preprocessor": "PaddingPreProcessor"}.get(what, ", ".join(METHODS))
         raise ValueError(f"{what}.type {kind!r} is not registered in mmseg's MODELS; there are {known}")
-    return _in_mmseg(settings)
+    return made(**arguments)
 
 
-def _in_mmseg(settings: Mapping[str, Any]) -> Any:
-    """Build from mmseg's registry, whatever the default scope is."""
-    return MODELS.build({"_scope_": "mmseg", **settings})
-
-
-def default_preprocessor(loaded: LoadedCLIP) -> dict[str, Any]:
-    """A PaddingPreProcessor for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
-    return {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
-
-
-def _without_padding(image: Tensor, sample: SegDataSample) -> Tensor:
-    """Cut what the preprocessor added: (3, H, W) -> (3, h, w)."""
-    meta = sample.metainfo
-    left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
-    height, width = image.shape[-2:]
-    return image[:, top : height - bottom, left : width - right]
-
-
-def _flipped_sides(sample: SegDataSample) -> tuple[int, ...]:
-    """The dimensions of (..., H, W) in which an image was flipped."""
-    meta = sample.metainfo
-    if not meta.get("flip"):
-        return ()
-    direction = meta.get("flip_direction")
-    check_choice("flip_direction of a sample with flip=True", direction, tuple(FLIPS))
-    return FLIPS[direction]
+def build_preprocessor(settings: Mapping[str, Any] | nn.Module | None, loaded: LoadedCLIP) -> nn.Module:
+    """Build a data preprocessor; None: for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
+    if isinstance(settings, nn.Module):
+        return settings
+    default = {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
+    built: nn.Module = _build(settings or default, "data_preprocessor")
+    return built
 
 
 def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
@@ -332,30 +312,6 @@ def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
     for index, image in enumerate(images):
         groups.setdefault(image.shape, []).append(index)
     return list(groups.values())
-
-
-class LabelsOnly(SegDataSample):
-    """A sample whose probabilities were not kept; asked for them, it says so."""
-
-    def _kept(self) -> PixelData:
-        if "_seg_logits" not in self:
-            raise AttributeError(
-                "this result of RFCLIP has no seg_logits, which SegTTAModel merges: build it with keep_seg_logits=True"
-            )
-        return self._seg_logits
-
-    seg_logits = property(_kept, SegDataSample.seg_logits.fset, SegDataSample.seg_logits.fdel)
-
-
-def _store(sample: SegDataSample, result: LabelMap) -> None:
-    sample.set_data({"pred_sem_seg": PixelData(data=result.labels[None])})
-    if result.probs is not None:
-        sample.set_data({"seg_logits": PixelData(data=result.probs)})
-        return
-    if "_seg_logits" in sample:  # of another model
-        del sample.seg_logits
-    if type(sample) is SegDataSample:
-        sample.__class__ = LabelsOnly
 
 
 def _leave_out(model: RFCLIP, state_dict: MutableMapping[str, Any], prefix: str, _: object) -> None:

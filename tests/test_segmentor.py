@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import rfclip
+from rfclip import segmentor
 from rfclip.segmentor import RFCLIP
 
 WORDS = [["background", "wall"], ["cat"], ["dog", "puppy"]]
@@ -245,7 +246,13 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     config = tmp_path / "project.py"
     project_config(clip_files).dump(config)
+    lines: list[str] = []
+    monkeypatch.setattr(segmentor, "print_log", lambda message, *_: lines.append(message))
     inferencer = MMSegInferencer(str(config), device="cpu")
+    assert lines == [
+        "RFCLIP keeps the 3 classes of its vocabulary and the weights of `clip`: what mmseg's inferencer warns of "
+        "(a randomly initialised model, classes of Cityscapes) is not so."
+    ]
     assert tuple(inferencer.model.dataset_meta["classes"]) == ("background", "cat", "dog")
     image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     out = inferencer(image, return_datasamples=False, show=False)
