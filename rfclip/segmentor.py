@@ -291,7 +291,7 @@ def _build(settings: Mapping[str, Any], what: str) -> Any:
     arguments = dict(settings)
     kind = arguments.pop("type", None)
     made = MODELS.get(kind) if isinstance(kind, str) else kind
-    if made is None:
+    if not callable(made):
         known = {"refiner": "PAMR", "data_preprocessor": "PaddingPreProcessor"}.get(what, ", ".join(METHODS))
         raise ValueError(f"{what}.type {kind!r} is not registered in mmseg's MODELS; there are {known}")
     return made(**arguments)

@@ -17,31 +17,11 @@ from mmseg.structures import SegDataSample
 
 import rfclip
 from rfclip import segmentor
-from rfclip.segmentor import RFCLIP
 
 WORDS = [["background", "wall"], ["cat"], ["dog", "puppy"]]
 METHODS = [
     "RefocusCLIP", "RefocusCLIPRelease", "VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def build(clip_files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """build(**settings) -> RFCLIP on the random CLIP, with known distraction dimensions."""
-    monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
-
-    def make(**settings: Any) -> RFCLIP:
-        method = {"type": "RefocusCLIP", "distraction_dims": [5, 23]}
-        config = {
-            "type": "RFCLIP",
-            "clip": clip_files,
-            "vocabulary": WORDS,
-            "method": method,
-            "templates": ["a {}."],
-        }
-        return MODELS.build({**config, **settings}).eval()
-
-    return make
 
 
 SLIDE = {"mode": "slide", "crop_size": 64, "stride": 32, "window_batch": 3}
