@@ -19,6 +19,11 @@ def at_least_fp32(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def as_fp32(images: Tensor) -> Tensor:
+    """Images in fp32, if they are of a floating-point type; others as they are, for the tower to refuse."""
+    return images.float() if images.is_floating_point() else images
+
+
 def own_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function whose result is not to hang on a torch.autocast around its caller.
 

@@ -19,7 +19,7 @@ from rfclip.clip_loader import LoadedCLIP, load_clip
 from rfclip.methods import METHODS
 from rfclip.methods.base import DenseOutput, encode_image
 from rfclip.pamr import PAMR
-from rfclip.precision import check_fp32, own_precision
+from rfclip.precision import as_fp32, check_fp32, own_precision
 from rfclip.preprocess import flipped_sides, store_result, without_padding
 from rfclip.prior import Prior
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
@@ -136,12 +136,12 @@ class RFCLIP(BaseSegmentor):
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
         with self._autocast(images):
-            return self.method(self.clip.visual, images)
+            return self.method(self.clip.visual, as_fp32(images))
 
     def _encode_image(self, images: Tensor) -> Tensor:
         """Return the image embeddings (B, E) that `encode` would, without the rest."""
         with self._autocast(images):
-            return encode_image(self.method, self.clip.visual, images)
+            return encode_image(self.method, self.clip.visual, as_fp32(images))
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         dtype = AUTOCAST[self.precision]
@@ -164,7 +164,7 @@ class RFCLIP(BaseSegmentor):
             ValueError: `flip_direction` of a flipped sample is not 'horizontal', 'vertical' or 'diagonal'.
         """
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
-        images = [without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
+        images = [without_padding(image, sample) for image, sample in zip(as_fp32(inputs), samples, strict=True)]
         flips = [flipped_sides(sample) for sample in samples]
         queries = self._queries()
         for group in _equal_sizes(images):

@@ -103,3 +103,17 @@ def test_an_autocast_around_calibration_changes_nothing(planted, make_images) ->
     expected = calibrate.measure(planted.vit, [images])
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(calibrate.measure(planted.vit, [images]).profile, expected.profile)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_another_precision_are_seen_in_fp32(build, make_images, dtype: torch.dtype) -> None:
+    model, images = build(prior=PRIOR, refiner=PAMR), make_images(1, 64, 80).to(dtype)
+    expected = model.predict(images.float())[0].seg_logits.data
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.predict(images)[0].seg_logits.data, expected)
+    assert torch.equal(model(images, mode="tensor"), model(images.float(), mode="tensor"))
+
+
+def test_whole_numbers_are_no_normalised_images(build) -> None:
+    with pytest.raises(ValueError, match=r"normalised floating-point values, got torch\.uint8"):
+        build().predict(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
