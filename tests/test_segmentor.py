@@ -135,7 +135,7 @@ def test_dicts_are_not_modified(clip_files, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "changes",
     [
         {"colour": 1},
         {"prior": {**PRIOR, "weight": 1}},
@@ -144,9 +144,9 @@ def test_dicts_are_not_modified(clip_files, tmp_path: Path, monkeypatch: pytest.
         {"refiner": {"type": "PAMR", "iterations": 1}},
     ],
 )
-def test_unknown_keys_are_errors(build, settings) -> None:
+def test_unknown_keys_are_errors(build, changes) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument"):
-        build(**settings)
+        build(**changes)
 
 
 def test_unknown_clip_key_is_an_error(clip_files) -> None:
