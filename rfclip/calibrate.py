@@ -30,6 +30,7 @@ from rfclip.cache import cached_tensors, expanded, fingerprint
 from rfclip.checks import check_dims
 from rfclip.clip_loader import LoadedCLIP
 from rfclip.images import read_image, resize_short_side
+from rfclip.precision import own_precision
 from rfclip.sample_world import calibration_images as generated_scenes
 
 DATA_FILE = Path(__file__).parent / "data" / "distraction_dims.json"
@@ -130,6 +131,7 @@ def _calibrated(clip: LoadedCLIP, folder: str | Path | None) -> tuple[int, ...]:
     return dims
 
 
+@own_precision
 @torch.inference_mode()
 def measure(vit: VisionTransformer, batches: Iterable[Tensor]) -> ChannelStatistics:
     """Run images through the ordinary blocks and average the patches' normalised embeddings.

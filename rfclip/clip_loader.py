@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rfclip import vit as V
 from rfclip.cache import expanded
 from rfclip.checks import check_choice, check_switch
 from rfclip.downloads import download_from_hub, download_tag, weights_in
+from rfclip.precision import own_precision
 from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
@@ -33,7 +33,6 @@ from rfclip.weights import (
 )
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-_KEYS = ("model", "pretrained", "precision", "quick_gelu", "origin")
 _TINY_WEIGHTS = "tiny_clip.safetensors"
 _HUB = "hf-hub:"
 _FOLDER = "local-dir:"
@@ -80,13 +79,13 @@ class _Source:
     preprocess: Mapping[str, Any] | None = None
 
 
+@own_precision
 def load_clip(
-    model: str | Path | None = None,
+    model: str | Path,
     pretrained: str | Path | None = None,
     precision: str = "fp32",
     quick_gelu: bool | None = None,
     origin: str | None = None,
-    **unknown: object,
 ) -> LoadedCLIP:
     """Load a CLIP.
 
@@ -103,14 +102,13 @@ def load_clip(
             last two unless a config .json names the activation. Where a plain state dict may be OpenAI's, a
             warning asks for this override.
         origin: overrides who trained the weights, for distraction dimensions by name and the activation.
-        unknown: nothing else is taken.
 
     Raises:
         WeightsNotFoundError: there is no such file, or it cannot be downloaded.
         WeightsError: anything else about the model or the weights.
         ValueError: an argument of another type or name, or an image tower that the methods cannot use.
     """
-    _check_arguments(model, pretrained, precision, quick_gelu, origin, unknown)
+    _check_arguments(model, pretrained, precision, quick_gelu, origin)
     if origin is not None and origin.lower() == "openai":
         origin = "openai"
     if model == "tiny":
@@ -137,19 +135,7 @@ def local_weights(model: str | Path, pretrained: str | Path | None) -> Path | No
     return None if folder is None else weights_in(folder)
 
 
-def _check_arguments(
-    model: object,
-    pretrained: object,
-    precision: object,
-    quick_gelu: object,
-    origin: object,
-    unknown: Mapping[str, object],
-) -> None:
-    for name in unknown:
-        near = difflib.get_close_matches(name, _KEYS, n=1)
-        raise ValueError(
-            f"clip.{name} is unknown{f' (near: {near[0]})' if near else ''}: clip takes {', '.join(_KEYS)}"
-        )
+def _check_arguments(model: object, pretrained: object, precision: object, quick_gelu: object, origin: object) -> None:
     if model is None:
         raise WeightsError("clip.model is missing: give an open_clip name, a model-config .json, 'auto' or 'tiny'")
     for name, value in (("model", model), ("pretrained", pretrained)):

@@ -21,6 +21,7 @@ from rfclip.checks import check_above_zero, check_choice, check_range, check_swi
 from rfclip.labels import LabelMap
 from rfclip.methods.base import DenseOutput
 from rfclip.pamr import PAMR
+from rfclip.precision import own_precision
 from rfclip.prior import Prior
 from rfclip.vocabulary import Vocabulary, shipped_vocabularies
 
@@ -149,6 +150,7 @@ class Queries:
     twins: Tensor | None
 
     @classmethod
+    @own_precision
     def of(cls, text: Tensor, vocabulary: Vocabulary, settings: Settings) -> Queries:
         """Put a vocabulary's embeddings (Q, E) together with what the steps need to know of it."""
         clusters = prior.cluster_names(text, settings.prior.cluster_threshold) if settings.prior else None
@@ -179,6 +181,7 @@ class Queries:
         return cosines.gather(1, source[..., None].expand_as(cosines))
 
 
+@own_precision
 def cosine_maps(
     encode: Encoder,
     images: Tensor,
@@ -217,6 +220,7 @@ def cosine_maps(
     return torch.stack(merged)
 
 
+@own_precision
 def label_image(
     cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries, settings: Settings
 ) -> LabelMap:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.structures import PixelData
+from mmengine.logging import print_log
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from rfclip import pipeline, vit
 from rfclip.calibrate import resolve_distraction_dims
 from rfclip.checks import built, check_block, near, shown
 from rfclip.clip_loader import LoadedCLIP, load_clip
-from rfclip.labels import LabelMap
 from rfclip.methods import METHODS
 from rfclip.methods.base import DenseOutput, encode_image
 from rfclip.pamr import PAMR
+from rfclip.precision import as_fp32, check_fp32, own_precision
+from rfclip.preprocess import flipped_sides, store_result, without_padding
 from rfclip.prior import Prior
 from rfclip.text import load_templates, load_vocabulary, text_embeddings
 
@@ -57,8 +58,16 @@ class RFCLIP(BaseSegmentor):
 
     None of the dicts is modified.
 
+    The weights are frozen, in fp32, and nobody's but those of `clip`: no state_dict holds them, neither this model's
+    (which is empty) nor that of a model around it, whose checkpoints can be loaded whatever they hold; initialisers
+    and train() do not reach the towers.
+
+    In mmseg's SegTTAModel the labels are the argmax of the mean over the views of softmax(seg_logits). `seg_logits`
+    are needed for that, and `prob_thd` has no part in it.
+
     Raises:
-        ValueError: a value out of range, or a threshold on a vocabulary without background.
+        ValueError: a value out of range, a threshold on a vocabulary without background, or (also from half(),
+            double() and the like) another dtype than fp32.
         TypeError: an unknown key.
 
     Source: docs/METHOD.md sections 3 to 5.
@@ -78,7 +87,7 @@ class RFCLIP(BaseSegmentor):
         patch_fit: str = "crop",
         keep_seg_logits: bool = True,
         test_cfg: Mapping[str, Any] | None = None,
-        data_preprocessor: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         pretrained: None = None,
         train_cfg: None = None,
         init_cfg: None = None,
@@ -96,7 +105,9 @@ class RFCLIP(BaseSegmentor):
         )
         settings.check_vocabulary(words, vocabulary)
         loaded = built("clip", clip, load_clip)
-        super().__init__(data_preprocessor=MODELS.build(dict(data_preprocessor or default_preprocessor(loaded))))
+        super().__init__(data_preprocessor=build_preprocessor(data_preprocessor, loaded))
+        self._register_state_dict_hook(_leave_out)
+        self.out_channels = max(len(words.names), 2)  # for SegTTAModel, which would threshold a single channel
         self.clip = loaded.model
         self.loaded = loaded
         self.precision = clip.get("precision", "fp32")
@@ -117,16 +128,22 @@ class RFCLIP(BaseSegmentor):
     @dataset_meta.setter
     def dataset_meta(self, value: object) -> None:
         """Take no notice: mmseg assigns a checkpoint's or Cityscapes' classes, but the vocabulary decides."""
+        print_log(
+            f"RFCLIP keeps the {len(self.vocabulary.classes)} classes of its vocabulary and the weights of `clip`: "
+            "what mmseg's inferencer warns of (a randomly initialised model, classes of Cityscapes) is not so.",
+            "current",
+        )
 
+    @own_precision
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
         with self._autocast(images):
-            return self.method(self.clip.visual, images)
+            return self.method(self.clip.visual, as_fp32(images))
 
     def _encode_image(self, images: Tensor) -> Tensor:
         """Return the image embeddings (B, E) that `encode` would, without the rest."""
         with self._autocast(images):
-            return encode_image(self.method, self.clip.visual, images)
+            return encode_image(self.method, self.clip.visual, as_fp32(images))
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         dtype = AUTOCAST[self.precision]
@@ -138,20 +155,26 @@ class RFCLIP(BaseSegmentor):
 
         Args:
             inputs: (B, 3, H, W) normalised images; padding that a sample's `padding_size` names is cut off first.
-            data_samples: one per image; `ori_shape` is the size of its result. None: the size of the input.
+            data_samples: one per image; `ori_shape` is the size of its result, and if `flip` is true, the image is
+                flipped in `flip_direction` and the result is flipped back. None: the size of the input.
 
         Returns:
             The samples, with `pred_sem_seg.data` (1, H0, W0) int64 and, if kept, `seg_logits.data` (C, H0, W0): the
             probability of each class, which is that of its best name.
+
+        Raises:
+            ValueError: `flip_direction` of a flipped sample is not 'horizontal', 'vertical' or 'diagonal'.
         """
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
-        images = [_without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
+        images = [without_padding(image, sample) for image, sample in zip(as_fp32(inputs), samples, strict=True)]
+        flips = [flipped_sides(sample) for sample in samples]
         queries = self._queries()
         for group in _equal_sizes(images):
             maps = self._cosine_maps(torch.stack([images[i] for i in group]), queries)
             for i, cosines in zip(group, maps, strict=True):
                 size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
-                _store(samples[i], pipeline.label_image(cosines, images[i], size, queries, self.settings))
+                upright = cosines.flip(flips[i]), images[i].flip(flips[i])
+                store_result(samples[i], pipeline.label_image(*upright, size, queries, self.settings))
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
@@ -171,8 +194,34 @@ class RFCLIP(BaseSegmentor):
         """Raise: there is nothing to train."""
         raise NotImplementedError(TRAINING_FREE)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        raise RuntimeError(WEIGHTS_ENTER_BY_CLIP)
+    def train(self, mode: bool = True) -> RFCLIP:
+        """Set the mode of everything but CLIP, which stays in evaluation."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> RFCLIP:
+        """Apply a function, often an initialiser of the model around this one, to everything but CLIP."""
+        for child in self.children():
+            if child is not self.clip:
+                child.apply(fn)
+        fn(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RFCLIP:
+        """Move to another device, say; casts are refused."""
+        check_fp32("the dtype of RFCLIP, alone or inside another model,", fn(self.text_embeddings.new_zeros(1)).dtype)
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse what is meant for this model; let a model around it load what it likes, and keep the weights."""
+        if state_dict and not prefix:
+            raise RuntimeError(WEIGHTS_ENTER_BY_CLIP)
+        left = [state_dict.pop(name) for name in list(state_dict) if name.startswith(f"{prefix}clip.")]
+        if left:
+            print_log(f"{len(left)} entries {prefix}clip.* are not loaded. {WEIGHTS_ENTER_BY_CLIP}.", "current")
+        state_dict.update(self.clip.state_dict(prefix=f"{prefix}clip."))  # the towers, which are next, load themselves
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _queries(self) -> pipeline.Queries:
         words = self.vocabulary
@@ -239,7 +288,9 @@ def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
 
 
 def _build(settings: Mapping[str, Any], what: str, known: Sequence[str], also: Sequence[str] = ()) -> Any:
-    """Build from the registry; ValueError if it knows no such type, TypeError for entries that it does not take.
+    """Build from mmseg's registry, whatever the default scope is.
+
+    ValueError: it knows no such type. TypeError: entries that it does not take.
 
     Args:
         settings: `type` and its arguments; not modified.
@@ -258,20 +309,16 @@ def _build(settings: Mapping[str, Any], what: str, known: Sequence[str], also: S
         )
     arguments = {key: value for key, value in settings.items() if key != "type"}
     check_block(f"{what} {getattr(taker, '__name__', kind)}", arguments, taker, also)
-    return MODELS.build({key: value for key, value in settings.items() if key not in also})
+    return taker(**{key: value for key, value in arguments.items() if key not in also})
 
 
-def default_preprocessor(loaded: LoadedCLIP) -> dict[str, Any]:
-    """A PaddingPreProcessor for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
-    return {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
-
-
-def _without_padding(image: Tensor, sample: SegDataSample) -> Tensor:
-    """Cut what the preprocessor added: (3, H, W) -> (3, h, w)."""
-    meta = sample.metainfo
-    left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
-    height, width = image.shape[-2:]
-    return image[:, top : height - bottom, left : width - right]
+def build_preprocessor(settings: Mapping[str, Any] | nn.Module | None, loaded: LoadedCLIP) -> nn.Module:
+    """Build a data preprocessor; None: for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
+    if isinstance(settings, nn.Module):
+        return settings
+    default = {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
+    built: nn.Module = _build(settings or default, "data_preprocessor", ("PaddingPreProcessor",))
+    return built
 
 
 def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
@@ -282,7 +329,7 @@ def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _store(sample: SegDataSample, result: LabelMap) -> None:
-    sample.set_data({"pred_sem_seg": PixelData(data=result.labels[None])})
-    if result.probs is not None:
-        sample.set_data({"seg_logits": PixelData(data=result.probs)})
+def _leave_out(model: RFCLIP, state_dict: MutableMapping[str, Any], prefix: str, _: object) -> None:
+    """Take what is frozen out of a state_dict."""
+    for name in [name for name in state_dict if name.startswith(f"{prefix}clip.")]:
+        del state_dict[name]

@@ -16,12 +16,13 @@ import chromium
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import MODELS
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import rfclip  # noqa: F401  (before any test imports mmseg)
+import rfclip  # before any test imports mmseg
 
 PLANTED_DIMS = (5, 23, 42)
 
@@ -95,6 +96,25 @@ def clip_files(tmp_path: Path) -> dict[str, Any]:
     state = {k: v.detach().contiguous() for k, v in clip.state_dict().items() if k != "attn_mask"}
     save_file(state, tmp_path / "clip.safetensors")
     return {"model": str(tmp_path / "clip.json"), "pretrained": str(tmp_path / "clip.safetensors")}
+
+
+@pytest.fixture
+def settings(clip_files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The config of an RFCLIP on the random CLIP, with known distraction dimensions."""
+    monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
+    return {
+        "type": "mmseg.RFCLIP",
+        "clip": clip_files,
+        "vocabulary": [["background", "wall"], ["cat"], ["dog", "puppy"]],
+        "method": {"type": "RefocusCLIP", "distraction_dims": [5, 23]},
+        "templates": ["a {}."],
+    }
+
+
+@pytest.fixture
+def build(settings: dict[str, Any]) -> Callable[..., rfclip.RFCLIP]:
+    """build(**changes) -> that RFCLIP, with other settings."""
+    return lambda **changes: MODELS.build({**settings, **changes}).eval()
 
 
 def _make_vit(seed: int = 0, image_size: tuple[int, int] = (80, 112), **settings: Any) -> VisionTransformer:

@@ -264,20 +264,6 @@ def test_a_broken_data_file_is_an_error(loaded, tmp_path, text):
         C.resolve_distraction_dims(loaded, str(file))
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [({"spec": "~/dims.json"}, "distraction_dims"), ({"calibration_images": "~/images"}, "calibration_images")],
-)
-def test_a_home_that_is_not_known_is_said(loaded, given, says, monkeypatch):
-    def homeless(path):
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
-    monkeypatch.setattr(C, "_look_up", lambda file, clip: None)
-    with pytest.raises(ValueError, match=f"{says}='~/.* is not known here"):
-        C.resolve_distraction_dims(loaded, **given)
-
-
 def test_a_missing_data_file_is_an_error(loaded):
     with pytest.raises(ValueError, match="is no data file"):
         C.resolve_distraction_dims(loaded, "nowhere.json")

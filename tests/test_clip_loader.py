@@ -428,10 +428,10 @@ def test_names_come_before_folders_of_that_name(tmp_path, monkeypatch, named, we
 
 @pytest.mark.parametrize("argument", ["model", "pretrained"])
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/w.json", "~/w.json"])
-def test_a_home_that_is_not_known_is_said(argument, path, monkeypatch):
+def test_without_a_home_a_tilde_is_a_name_as_any_other(argument, path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.expanduser", homeless)
     given = {"model": "auto", "pretrained": "w.pt", argument: path}
-    with pytest.raises(WeightsNotFoundError, match=rf"clip\.{argument}='~.* is not known here .*the whole path"):
+    with pytest.raises(WeightsError, match=r"~.*w\.json'?( is no file here| cannot be read)"):
         load_clip(**given)
 
 
@@ -453,8 +453,6 @@ def homeless(path):
         ({"model": 3}, r"clip\.model must be a name or a path, got 3"),
         ({"model": None}, r"clip\.model is missing"),
         ({"pretrained": False}, r"clip\.pretrained must be a name or a path"),
-        ({"pretraind": "x.pt"}, r"clip\.pretraind is unknown \(near: pretrained\): clip takes model, "),
-        ({"zzz": 1}, r"clip\.zzz is unknown: clip takes"),
     ],
 )
 def test_arguments_of_another_type_or_name_are_refused(given, says):

@@ -22,6 +22,7 @@ from rfclip.checks import check_indices
 from rfclip.explain.recorder import Recorder
 from rfclip.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import DenseOutput
+from rfclip.precision import own_precision
 from rfclip.refocus import distraction_scores
 from rfclip.segmentor import AUTOCAST, build_method
 from rfclip.text import load_vocabulary, text_embeddings
@@ -86,6 +87,7 @@ class Explanation:
         return before, after
 
 
+@own_precision
 def examine(
     segmenter: OpenVocabSegmenter,
     image: ImageSource,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmseg.registry import MODELS
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from rfclip import vit as V
 from rfclip.clip_loader import LoadedCLIP
 from rfclip.explain import charts, style
 from rfclip.explain.recorder import Recorder
+from rfclip.methods import RefocusCLIP, VanillaCLIP
 from rfclip.refocus import distraction_scores
 
 _MOST_POINTS = 20000  # in a scatter plot
@@ -67,8 +67,7 @@ def observe(
         ValueError: there is no image.
     """
     vit = loaded.model.visual
-    vanilla = MODELS.build({"type": "VanillaCLIP"})
-    refocus = MODELS.build({"type": "RefocusCLIP", "distraction_dims": dims, "tau": tau, "beta": beta})
+    vanilla, refocus = VanillaCLIP(), RefocusCLIP(distraction_dims=dims, tau=tau, beta=beta)
     blocks = range(V.num_layers(vit))
     columns: dict[str, list[NDArray[np.float32]]] = {
         name: [] for name in ("ratio", "received", "own", "before", "after")
