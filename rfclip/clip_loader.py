@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rfclip import architecture as arch
 from rfclip import vit as V
 from rfclip.downloads import download_from_hub, download_tag
-from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
+from rfclip.tiny_clip import DRAWN_WORLD_ONLY, TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
     WeightsError,
@@ -46,6 +46,7 @@ class LoadedCLIP:
         origin: who trained the weights: 'openai', another open_clip tag, 'tiny', what the user says, or None.
         weights_hash: sha256 of the fp32 weights and the activation, whatever file they came in.
         activation: 'QuickGELU' or 'GELU'.
+        note: a sentence that users of the model must know, or None.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class LoadedCLIP:
     origin: str | None
     weights_hash: str
     activation: Literal["QuickGELU", "GELU"]
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def _load_tiny(folder: Path, pretrained: str | Path | None, quick_gelu: bool | N
     weights = read_weights(source.path)
     tensors, trained = expand_token_embedding(weights.tensors, config["text_cfg"].get("vocab_size", 49408))
     loaded = _assemble(source, weights, tensors, quick_gelu, origin)
-    return LoadedCLIP(**{**vars(loaded), "tokenizer": TinyTokenizer(loaded.tokenizer, trained)})
+    return LoadedCLIP(
+        **{**vars(loaded), "tokenizer": TinyTokenizer(loaded.tokenizer, trained), "note": DRAWN_WORLD_ONLY}
+    )
 
 
 def _assemble(

@@ -49,7 +49,7 @@ def read(name):
 
 def test_attention(tool, capsys):
     assert tool("analyze", "attention", "--short-side=48") == 0
-    assert [row["block"] for row in read("attention.csv")] == ["block 1", "block 2", "block 3"]
+    assert [row["block"] for row in read("attention.csv")] == ["block 0", "block 1", "block 2"]
     assert "attention_fit.png" in capsys.readouterr().out
 
 

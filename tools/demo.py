@@ -9,11 +9,6 @@ from collections.abc import Sequence
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-TINY = (
-    "With the tiny CLIP that ships with the package: it knows drawn scenes and nothing of photographs. For those, "
-    "start the demo with --model ViT-B-16."
-)
-
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
@@ -42,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         studio = Studio(args.model, args.pretrained, args.device, args.short_side)
-        launch(build(studio, TINY if args.model == "tiny" else ""), args.port)
+        if studio.note is not None:
+            print(studio.note, flush=True)
+        launch(build(studio), args.port)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if args.traceback:
             raise

@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> Outcome:
     if not pictures:
         return Outcome(0, tuple(problems))
     settings = settings_of(args, vocabulary)
+    if settings["segmenter"].loaded.note is not None:
+        print(settings["segmenter"].loaded.note)
     done = 0
     for picture in pictures:
         try:

@@ -55,6 +55,7 @@ class Studio:
 
     def __init__(self, model: str, pretrained: str | None, device: str | None, short_side: int) -> None:
         self._segmenter = OpenVocabSegmenter(model, pretrained or "openai", device, short_side=short_side)
+        self.note = self._segmenter.loaded.note  # what its user must know of the model, or None
         self._built: dict[tuple[str, bool], OpenVocabSegmenter] = {}
         self._lock = Lock()
 

@@ -109,7 +109,7 @@ def attention_matrix(before: Array, after: Array | None, distractors: Bools, lay
         layer: 0-based.
     """
     moments = [("before", before)] + ([] if after is None else [("after", after)])
-    made = style.figure(1.2 + 4.2 * len(moments), 4.9, f"Attention between all patches, block {layer + 1}")
+    made = style.figure(1.2 + 4.2 * len(moments), 4.9, f"Attention between all patches, block {layer}")
     axes = made.subplots(1, len(moments), squeeze=False)
     count = len(before)
     norm = style.shared_scale(*(values * count for _, values in moments), percentile=99.5)

@@ -85,10 +85,12 @@ def facts_of(segmenter: OpenVocabSegmenter, explanation: Explanation) -> dict[st
     """What the page says about how it was made."""
     settings = ", ".join(f"{key} = {value}" for key, value in dataclasses.asdict(segmenter.method).items())
     loaded, (height, width) = segmenter.loaded, explanation.image.shape[:2]
-    return {
+    seen = f"{width} x {height} pixels, seen as {explanation.grid[1]} x {explanation.grid[0]} patches"
+    facts = {
         "Model": f"{loaded.architecture}, weights of origin {loaded.origin or 'unknown'} ({loaded.weights_hash[:12]})",
         "Method": f"{explanation.methods[1]} ({settings})" if settings else explanation.methods[1],
         "Compared with": explanation.methods[0],
-        "Picture": f"{width} x {height} pixels, seen as {explanation.grid[1]} x {explanation.grid[0]} patches",
+        "Picture": ", ".join(filter(None, [seen, explanation.padding])),
         "Made by": f"rfclip {__version__}",
     }
+    return facts if loaded.note is None else {"Note": loaded.note, **facts}

@@ -120,8 +120,8 @@ def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def layer_names(layers: Sequence[int]) -> list[str]:
-    """'block 1', ... of 0-based layers."""
-    return [f"block {layer + 1}" for layer in layers]
+    """'block 0', ... of layers, which are counted from 0 everywhere."""
+    return [f"block {layer}" for layer in layers]
 
 
 def png_bytes(made: Figure) -> bytes:

@@ -125,7 +125,7 @@ def test_observation(loaded, scenes, tmp_path):
     paths = write_observation(found, tmp_path, "scenes")
     assert [path.name for path in paths] == ["attention.csv", "attention_fit.png", "attention_share.png"]
     rows = list(csv.DictReader(paths[0].read_text().splitlines()))
-    assert [row["block"] for row in rows] == ["block 1", "block 2", "block 3"]
+    assert [row["block"] for row in rows] == ["block 0", "block 1", "block 2"]
     assert rows[2]["refocused_after_%"] == ""
 
 
