@@ -127,13 +127,13 @@ def colour_bar(made: Figure, shown: AxesImage, axes: NDArray[np.object_], label:
         bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
 
 
-def _ticks(norm: Normalize) -> list[float] | None:
+def _ticks(norm: object) -> list[float] | None:
     """Values that are evenly spaced on the bar of one of our scales, both ends included; None for other scales."""
-    low, high = float(norm.vmin or 0), float(norm.vmax or 0)
     if isinstance(norm, PowerNorm):
-        return [high * (step / 4) ** 2 for step in range(5)]
+        return [float(norm.vmax or 0) * (step / 4) ** 2 for step in range(5)]
     if isinstance(norm, TwoSlopeNorm):
-        return [*np.linspace(low, norm.vcenter, 4)[:-1].tolist(), *np.linspace(norm.vcenter, high, 4).tolist()]
+        low, high = np.linspace(norm.vmin or 0, norm.vcenter, 4), np.linspace(norm.vcenter, norm.vmax or 0, 4)
+        return [*low[:-1].tolist(), *high.tolist()]
     return None
 
 
