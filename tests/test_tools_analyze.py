@@ -50,6 +50,7 @@ def read(name):
 def test_attention(tool, capsys):
     assert tool("analyze", "attention", "--short-side=48") == 0
     assert [row["block"] for row in read("attention.csv")] == ["block 0", "block 1", "block 2"]
+    assert {row["measured_on"].partition(", ")[2] for row in read("attention.csv")} == {"voc21, first 32 images"}
     assert "attention_fit.png" in capsys.readouterr().out
 
 
@@ -61,6 +62,7 @@ def test_a_table_of_one_image_fills_no_more_than_a_screen(tool, tmp_path, capsys
     said = capsys.readouterr()
     assert len(said.out.splitlines()) <= 6 and "voc21, b: mIoU" in said.out
     assert len(read("two.csv")) == 2
+    assert {row["measured_on"].partition(", ")[2] for row in read("two.csv")} == {"your data, first 1 images"}
     (log, _) = Path("out/runs").rglob("*.log")
     assert "distraction" not in said.out and "test_dataloader" in log.read_text()  # the settings
 
