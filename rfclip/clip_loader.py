@@ -21,7 +21,7 @@ from rfclip.cache import expanded
 from rfclip.checks import check_choice, check_switch
 from rfclip.downloads import download_from_hub, download_tag, weights_in
 from rfclip.precision import own_precision
-from rfclip.tiny_clip import TINY_FOLDER, TinyTokenizer, expand_token_embedding
+from rfclip.tiny_clip import DRAWN_WORLD_ONLY, TINY_FOLDER, TinyTokenizer, expand_token_embedding
 from rfclip.weights import (
     WeightFile,
     WeightsError,
@@ -52,6 +52,7 @@ class LoadedCLIP:
         origin: who trained the weights: 'openai', another open_clip tag, 'tiny', what the user says, or None.
         weights_hash: sha256 of the fp32 weights and the activation, whatever file they came in.
         activation: 'QuickGELU' or 'GELU'.
+        note: a sentence that users of the model must know, or None.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class LoadedCLIP:
     origin: str | None
     weights_hash: str
     activation: Literal["QuickGELU", "GELU"]
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def _load_tiny(folder: Path, pretrained: str | Path | None, quick_gelu: bool | N
     weights = read_weights(source.path)
     tensors, trained = expand_token_embedding(weights.tensors, config["text_cfg"].get("vocab_size", 49408))
     loaded = _assemble(source, weights, tensors, quick_gelu, origin)
-    return LoadedCLIP(**{**vars(loaded), "tokenizer": TinyTokenizer(loaded.tokenizer, trained)})
+    return LoadedCLIP(
+        **{**vars(loaded), "tokenizer": TinyTokenizer(loaded.tokenizer, trained), "note": DRAWN_WORLD_ONLY}
+    )
 
 
 def _assemble(

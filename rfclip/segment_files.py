@@ -98,6 +98,8 @@ def segment_files(
     prepare_folder(out)
     expected = [count_frames(one, every) for one in pictures]
     writer = _Writer(segmenter, vocabulary, Path(out), probs, opacity, settings or {})
+    if segmenter.loaded.note is not None:
+        say(segmenter.loaded.note)
     with _table(Path(out), sum(expected) > 1) as table, tqdm(total=sum(expected), unit="image", disable=None) as bar:
         for picture, frames in zip(pictures, expected, strict=True):
             end = bar.n + frames
@@ -152,7 +154,7 @@ class _Writer:
         facts = {
             "image": str(picture.path),
             "source": source_of(picture.path, target.parent),
-            "note": frame.note,
+            "note": " ".join(filter(None, [frame.note, self.segmenter.loaded.note])) or None,
             "seconds": seconds,
             "settings": self.settings,
         }

@@ -14,6 +14,10 @@ from torch import Tensor
 from rfclip.weights import WeightsError
 
 TINY_FOLDER = Path(__file__).parent / "data" / "tiny_clip"
+DRAWN_WORLD_ONLY = (
+    "The tiny CLIP knows the drawn world only, and what it says of photographs means nothing: for those, take another "
+    "model, such as ViT-B-16."
+)
 _ROWS = "token_embedding.weight"
 _IDS = "token_ids"
 

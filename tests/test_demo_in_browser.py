@@ -1,9 +1,6 @@
 """The demo, started as a user starts it and clicked through in a headless Chromium."""
 
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,6 +11,7 @@ from typing import Any
 
 import chromium
 import pytest
+from demo_process import address_in, running
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -25,22 +23,8 @@ READY = "return document.body.dataset.ready === 'yes'"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The demo's address; it runs until the module's tests are done."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("demo")
-    environment = os.environ | {"RFCLIP_CACHE": str(folder / "cache"), "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    command = [sys.executable, str(ROOT / "tools/demo.py"), "--model=tiny", "--short-side=112", f"--port={port}"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder)
-    assert process.stdout is not None
-    try:
-        said = next((line for line in process.stdout if line.startswith("Open http")), None)
-        assert said, (folder / "log").read_text()
-        yield re.search(r"http://127[.]0[.]0[.]1:\d+", said)[0]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+    with running(tmp_path_factory.mktemp("demo")) as said:
+        yield address_in(said)
 
 
 @pytest.fixture

@@ -7,10 +7,16 @@ import logging
 import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
 from safetensors.torch import save_file
 
 from rfclip import clip_loader, tiny_clip
-from rfclip.tiny_clip import TinyTokenizer, expand_token_embedding
+from rfclip.api import OpenVocabSegmenter
+from rfclip.clip_loader import load_clip
+from rfclip.pictures import find_pictures
+from rfclip.segment_files import segment_files
+from rfclip.tiny_clip import DRAWN_WORLD_ONLY, TinyTokenizer, expand_token_embedding
+from rfclip.vocabulary import load_vocabulary
 from rfclip.weights import WeightsError, WeightsNotFoundError
 
 KNOWN = "a photo of a cat . dog"
@@ -117,3 +123,23 @@ def test_broken_token_ids_are_refused(ids):
     tensors = {"token_embedding.weight": torch.ones(2, 3)}
     with pytest.raises(WeightsError, match="token_ids"):
         expand_token_embedding(tensors if ids is None else {**tensors, "token_ids": ids}, 6)
+
+
+def test_results_say_that_it_knows_the_drawn_world_only(tmp_path, monkeypatch):
+    """One line of a run, whatever the pictures show, and the note of each JSON, after what it says of the picture."""
+    monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    segmenter = OpenVocabSegmenter("tiny", device="cpu", short_side=32, method={"type": "MeanKK"}, keep_probs=False)
+    Image.new("RGB", (40, 30), "red").save("a.png")
+    Image.new("RGB", (40, 30), "red").save("b.gif", save_all=True, append_images=[Image.new("RGB", (40, 30), "blue")])
+    pictures, _, _ = find_pictures(["a.png", "b.gif"], "out")
+    said: list[str] = []
+    assert segment_files(segmenter, load_vocabulary(["sky", "cat"]), pictures, "out", say=said.append).done == 2
+    assert said.count(DRAWN_WORLD_ONLY) == 1
+    notes = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["note"] for name in ("a", "b")]
+    assert notes[0] == DRAWN_WORLD_ONLY
+    assert notes[1].endswith(f" {DRAWN_WORLD_ONLY}") and "holds 2 images" in notes[1]
+
+
+def test_other_models_have_no_such_note(clip_files):
+    assert load_clip(**clip_files).note is None

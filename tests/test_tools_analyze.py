@@ -49,8 +49,22 @@ def read(name):
 
 def test_attention(tool, capsys):
     assert tool("analyze", "attention", "--short-side=48") == 0
-    assert [row["block"] for row in read("attention.csv")] == ["block 1", "block 2", "block 3"]
+    assert [row["block"] for row in read("attention.csv")] == ["block 0", "block 1", "block 2"]
+    assert {row["measured_on"].partition(", ")[2] for row in read("attention.csv")} == {"voc21, first 32 images"}
     assert "attention_fit.png" in capsys.readouterr().out
+
+
+def test_a_table_of_one_image_fills_no_more_than_a_screen(tool, tmp_path, capsys):
+    settings = tmp_path / "two.py"
+    rows = "[dict(name='a', method=dict(type='MeanKK')), dict(name='b', method=dict(type='VanillaCLIP'))]"
+    settings.write_text(f"analysis = dict(title='Two', rows={rows})")
+    assert tool("analyze", settings, "--limit=1") == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) <= 6 and "voc21, b: mIoU" in said.out
+    assert len(read("two.csv")) == 2
+    assert {row["measured_on"].partition(", ")[2] for row in read("two.csv")} == {"your data, first 1 images"}
+    (log, _) = Path("out/runs").rglob("*.log")
+    assert "distraction" not in said.out and "test_dataloader" in log.read_text()  # the settings
 
 
 def test_consistency(tool):

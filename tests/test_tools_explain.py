@@ -1,11 +1,15 @@
 """tools/explain.py on small pictures and a small random CLIP."""
 
+import html
 import importlib
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from rfclip.tiny_clip import DRAWN_WORLD_ONLY
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -75,6 +79,42 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(run, photo, tmp_path):
     arguments = ("--classes", "sky,tree", "--out", "out", "--plots", "budget", "--method", "mean_kk")
     assert run(photo, "a/my photo.png", "b/my photo.png", *arguments) == 0
     assert len(list(Path("out").glob("*.html"))) == len(list(Path("out").glob("*_budget.png"))) == 3
+
+
+def test_odd_names_of_pictures_and_classes(run, tmp_path, capsys):
+    names = ["<img src=x>&\"'.png", os.fsdecode(b"\xff $5.png"), "two\nlines.png"]
+    for name in names:
+        Image.new("RGB", (80, 60), "green").save(tmp_path / name)
+    assert run(*names, "--classes", "sky,<b>$a$|\u72ac", "--out", "out", "--plots", "labels,similarity") == 0
+    pages = [path.read_text(encoding="utf-8") for path in Path("out").glob("*.html")]
+    assert len(pages) == 3 and not any("<img src=x>" in page for page in pages)
+    titles = {html.unescape(page.split("<title>")[1].split("</title>")[0]) for page in pages}
+    written = {"<img src=x>&\"'", "\\udcff $5", "two\\nlines"}
+    assert titles == {f"What RefocusCLIP does with {name}" for name in written}
+    assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
+@pytest.mark.parametrize("out", ["file", "file/deeper"])
+def test_results_that_cannot_be_written(run, photo, capsys, out):
+    Path("file").touch()
+    assert run(photo, "--classes", "sky", "--out", out, "--plots", "budget") == 1
+    assert f"error: no results can be written to {out}: " in capsys.readouterr().err
+
+
+def test_the_note_on_a_picture_is_on_its_page(run, tmp_path):
+    Image.fromarray(np.full((60, 80), 900, np.uint16)).save(tmp_path / "deep.png")
+    assert run("deep.png", "--classes", "sky", "--out", "out", "--plots", "budget") == 0
+    assert "<dt>Note</dt><dd>" in Path("out/deep.html").read_text()
+
+
+def test_the_tiny_clip_says_once_what_it_knows_and_on_every_page(run, photo, tmp_path, capsys):
+    Image.new("RGB", (80, 60), "green").save(tmp_path / "b.png")
+    tool = importlib.import_module("explain")
+    arguments = ["--classes", "sky", "--out", "out", "--plots", "budget", "--method", "mean_kk", "--model", "tiny"]
+    assert tool.main([str(photo), "b.png", *arguments, "--short-side=48", "--device=cpu"]) == 0
+    assert capsys.readouterr().out.count(DRAWN_WORLD_ONLY) == 1
+    pages = [path.read_text() for path in Path("out").glob("*.html")]
+    assert len(pages) == 2 and all(DRAWN_WORLD_ONLY in page for page in pages)
 
 
 def test_what_cannot_be_explained_does_not_stop_the_rest(run, photo, tmp_path, capsys):

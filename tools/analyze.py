@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> list[Path]:
         loaded = load(args)
         images = (image for name in args.benchmarks for image in read(args, name))
         found = observe(loaded, images, resolve_distraction_dims(loaded))
-        return write_observation(found, args.out, source(args, loaded.architecture))
+        looked_at = source(args, loaded.architecture, ", ".join(args.benchmarks), args.limit or MOST_LOOKED_AT)
+        return write_observation(found, args.out, looked_at)
     if args.analysis == "consistency":
         loaded = load(args)
         found_dims = consistency(loaded, {name: read(args, name) for name in args.benchmarks})
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         origin=args.origin,
     )
     measured = measure(analysis, setting, args.out)
-    return write_table(analysis, measured, args.out, source(args, args.model or "ViT-B-16"))
+    return write_table(analysis, measured, args.out, source(args, args.model or "ViT-B-16", "your data", args.limit))
 
 
 def config(args: argparse.Namespace, benchmark: str) -> Config:
@@ -105,10 +106,10 @@ def read(args: argparse.Namespace, benchmark: str) -> Iterator:
     return read_images((Path(dataset.get_data_info(i)["img_path"]) for i in range(count)), args.short_side)
 
 
-def source(args: argparse.Namespace, model: str) -> str:
+def source(args: argparse.Namespace, model: str, data: str, limit: int | None) -> str:
     """A few words on what was measured on."""
-    limit = f", first {args.limit} images" if args.limit else ""
-    return f"{model}, {'generated sample' if args.sample else ', '.join(args.benchmarks)}{limit}"
+    shown = f", first {limit} images" if limit else ""
+    return f"{model}, {'generated sample' if args.sample else data}{shown}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

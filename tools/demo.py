@@ -11,11 +11,6 @@ import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
 from rfclip.run_options import add_clip_options
 
-TINY = (
-    "With the tiny CLIP that ships with the package: it knows drawn scenes and nothing of photographs. For those, "
-    "start the demo with --model ViT-B-16."
-)
-
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
@@ -45,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         studio = Studio(args.model, args.pretrained, args.device, args.short_side, args.quick_gelu, args.origin)
-        launch(build(studio, TINY if args.model == "tiny" else ""), args.port)
+        if studio.note is not None:
+            print(studio.note, flush=True)
+        launch(build(studio), args.port)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if args.traceback:
             raise

@@ -14,6 +14,7 @@ from rfclip.api import OpenVocabSegmenter
 from rfclip.explain.explanation import shown_layers
 from rfclip.explain.figures import PLOTS, choose
 from rfclip.explain.report import explain
+from rfclip.fonts import printable
 from rfclip.pictures import Picture, find_pictures, read_frames
 from rfclip.run_options import add_clip_options, method_block
 from rfclip.segment_files import Outcome
@@ -80,10 +81,13 @@ def run(args: argparse.Namespace) -> Outcome:
     if not pictures:
         return Outcome(0, tuple(problems))
     settings = settings_of(args, vocabulary)
+    if settings["segmenter"].loaded.note is not None:
+        print(settings["segmenter"].loaded.note)
     done = 0
     for picture in pictures:
         try:
-            print(explain_one(picture, vocabulary, args.out / picture.name, settings))
+            for line in explain_one(picture, vocabulary, args.out / picture.name, settings):
+                print(printable(line))
             done += 1
         except (FileNotFoundError, ValueError, MemoryError) as error:
             path, why = str(picture.path), str(error) or "not enough memory for it; make a smaller copy"
@@ -113,18 +117,18 @@ def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, A
     }
 
 
-def explain_one(picture: Picture, vocabulary: Vocabulary, target: Path, settings: dict[str, Any]) -> str:
-    """Explain a picture; `target` is its page without the ending. Returns the line that reports it."""
+def explain_one(picture: Picture, vocabulary: Vocabulary, target: Path, settings: dict[str, Any]) -> list[str]:
+    """Explain a picture; `target` is its page without the ending. Returns the lines that report it."""
     if picture.is_video:
         raise ValueError(f"{picture.path} is a video, and pictures are explained: save one of its frames")
     frame = next(read_frames(picture))
-    explain(frame.image, vocabulary, target.parent, name=target.name, **settings)
-    return "\n".join(filter(None, [f"{target}.html", frame.note]))
+    explain(frame.image, vocabulary, target.parent, name=target.name, note=frame.note, **settings)
+    return [f"{target}.html", *filter(None, [frame.note])]
 
 
 def warn(sentence: str) -> None:
     """Report a problem."""
-    print(f"warning: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"warning: {printable(' '.join(sentence.split()))}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,9 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if args.traceback:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
-    print(f"{outcome.done} done, {len(outcome.problems)} without a result; results in {args.out}")
+    print(f"{outcome.done} done, {len(outcome.problems)} without a result; results in {printable(str(args.out))}")
     return 1 if outcome.problems else 0
 
 

@@ -35,7 +35,7 @@ writes a page in which patches can be clicked.
 """
 TINY = (
     "That is the small CLIP that ships with the package. It was trained on drawn scenes, in which a few bright spots, "
-    "the glints, become distraction tokens. It knows nothing of photographs: the labels of the photograph mean nothing."
+    "the glints, become distraction tokens."
 )
 
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         origin=args.origin,
     )
     name = f"`{segmenter.loaded.architecture}`, weights of origin {segmenter.loaded.origin or 'unknown'}"
-    parts = [INTRODUCTION.format(model=name, remark=TINY if args.model == "tiny" else "")]
+    parts = [INTRODUCTION.format(model=name, remark=f"{TINY} {segmenter.loaded.note}" if args.model == "tiny" else "")]
     args.out.mkdir(parents=True, exist_ok=True)
     image, point = scene()
     parts.append("## A drawn scene\n")

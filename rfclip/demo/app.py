@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from rfclip.demo.hosts import guarded
 from rfclip.demo.studio import BACKGROUNDS, METHODS, MOST_BYTES, SAMPLES, Studio, read_upload, sample, thumbnail
 from rfclip.demo.viewer import frame, viewer
 
@@ -19,15 +20,16 @@ _FIRST = next(iter(SAMPLES))
 _FORMATS = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"]
 
 
-def build(studio: Studio, note: str) -> gr.Blocks:
+def build(studio: Studio, note: str = "") -> gr.Blocks:
     """Put the page together.
 
     Args:
-        studio: does the work.
-        note: a sentence below the title.
+        studio: does the work; what its model says of itself stands below the title.
+        note: a further sentence there.
     """
+    notes = "\n".join(filter(None, [studio.note, note]))
     with gr.Blocks(title="RF-CLIP", analytics_enabled=False, delete_cache=(_KEEP, _KEEP), fill_width=True) as blocks:
-        gr.Markdown(f"# RF-CLIP: segment a picture with any words\n{note}")
+        gr.Markdown(f"# RF-CLIP: segment a picture with any words\n{notes}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
                 picture, words = _picture_and_words()
@@ -94,7 +96,7 @@ def _picture_and_words() -> tuple[gr.State, gr.Textbox]:
 
 
 def launch(blocks: gr.Blocks, port: int | None) -> None:
-    """Serve a page to this machine alone, until interrupted.
+    """Serve a page to this machine alone, until interrupted; see rfclip.demo.hosts.
 
     Raises:
         OSError: the port is taken.
@@ -112,6 +114,7 @@ def launch(blocks: gr.Blocks, port: int | None) -> None:
         prevent_thread_lock=True,
         ssr_mode=False,
         head_paths=[Path(__file__).parent / "head.html"],
+        app_kwargs={"lifespan": guarded},
         theme=gr.themes.Default(font=font, font_mono=("monospace",)),
     )
     print(f"Open {url} in a browser of this machine; Ctrl-C ends it.", flush=True)

@@ -65,6 +65,7 @@ class Studio:
         self._segmenter = OpenVocabSegmenter(
             model, pretrained or "openai", device, short_side=short_side, quick_gelu=quick_gelu, origin=origin
         )
+        self.note = self._segmenter.loaded.note  # what its user must know of the model, or None
         self._built: dict[tuple[str, int | None], OpenVocabSegmenter] = {}
         self._lock = Lock()
 

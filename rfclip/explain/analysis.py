@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,13 +99,18 @@ def load_analysis(spec: str) -> Analysis:
     return Analysis(path.stem, rows=rows, **settings)
 
 
-def measure(analysis: Analysis, setting: Setting, folder: Path) -> dict[str, list[float]]:
+def measure(
+    analysis: Analysis, setting: Setting, folder: Path, say: Callable[[str], object] = print
+) -> dict[str, list[float]]:
     """Run every row on every benchmark; rows that are finished in the folder are not run again.
+
+    What the runs log, settings and all, goes into files below the folder, and not to the screen.
 
     Args:
         analysis: the table.
         setting: where.
-        folder: keeps the runs' own results, in runs/.
+        folder: keeps the runs' own results and logs, in runs/.
+        say: takes a line per row, with its mIoU and its alarms.
 
     Returns:
         Benchmark -> mIoU in percent per row (NaN if no class was there).
@@ -115,8 +122,12 @@ def measure(analysis: Analysis, setting: Setting, folder: Path) -> dict[str, lis
     for benchmark in setting.benchmarks:
         found[benchmark] = []
         for row in analysis.rows:
-            results = run_benchmark(_options(row, benchmark, setting, folder / "runs" / _slug(row.name)))
+            options = _options(row, benchmark, setting, folder / "runs" / _slug(row.name))
+            with redirect_stdout(io.StringIO()):
+                results = run_benchmark(options)
             miou = results["metrics"]["mIoU"]
+            told = "mIoU unknown" if miou is None else f"mIoU {miou:.2f}"
+            say("; ".join([f"{benchmark}, {row.name}: {told}", *results["alarms"]]))
             found[benchmark].append(float("nan") if miou is None else miou)
     return found
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfclip.explain import style
-from rfclip.explain.plots import literal
 from rfclip.explain.style import Array
 
 PUBLISHED = "published (real data, ViT-B/16; not measured here)"
@@ -38,12 +36,12 @@ def channel_profile(
         axis.axhline(limit, color=style.BLUE, lw=0.9, ls="--", label=f"limit {limit:.3g}")
         for dim in chosen:
             axis.annotate(str(dim), (dim, values[dim]), ha="center", va="bottom", fontsize=8)
-        axis.set_ylabel(label, fontsize=8.5)
+        axis.set_ylabel(label, fontsize=style.SMALL)
         axis.set_ylim(0, 1.15 * max(float(values.max(initial=0)), 1.2 * limit))
         axis.set_xlim(-1, len(values))
         axis.legend(fontsize=8, loc="upper right")
-        _open(axis)
-    axes[-1].set_xlabel("channel (orange: chosen as distraction dimension)", fontsize=8.5)
+        style.open_frame(axis)
+    axes[-1].set_xlabel("channel (orange: chosen as distraction dimension)", fontsize=style.SMALL)
     return made
 
 
@@ -67,8 +65,11 @@ def bars(
         title: of the figure.
         note: a sentence below.
     """
-    height = 1.5 + 0.36 * len(names) + (0.3 if note else 0)
-    made = style.figure(10 if published is not None else 7.5, height, title)
+    width = 10 if published is not None else 7.5
+    note = style.wrapped(note, width - 0.3, 8)
+    height = 1.5 + 0.36 * len(names) + (0.3 + 0.15 * note.count("\n") if note else 0)
+    made = style.figure(width, height, title)
+    names = [style.shorten(name, 3, letters=60) for name in names]
     axes = made.subplots(1, 1 if published is None else 2, squeeze=False)[0]
     sets = [(measured, "measured here", style.BLUE)]
     if published is not None:
@@ -79,14 +80,18 @@ def bars(
         for place, value in zip(places, values, strict=True):
             text = "none" if np.isnan(value) else f"{value:.1f}"
             axis.text(
-                0.0 if np.isnan(value) else max(float(value), 0.0), float(place), f" {text}", va="center", fontsize=8.5
+                0.0 if np.isnan(value) else max(float(value), 0.0),
+                float(place),
+                f" {text}",
+                va="center",
+                fontsize=style.SMALL,
             )
         axis.set_title(caption, fontsize=9)
-        axis.set_xlabel(axis_label, fontsize=8.5)
-        axis.set_yticks(places, names if axis is axes[0] else [""] * len(names), fontsize=8.5)
+        axis.set_xlabel(axis_label, fontsize=style.SMALL)
+        axis.set_yticks(places, names if axis is axes[0] else [""] * len(names), fontsize=style.SMALL)
         axis.invert_yaxis()
         axis.set_xlim(0, 1.15 * max(float(np.nan_to_num(values).max(initial=0)), 1e-6))
-        _open(axis)
+        style.open_frame(axis)
     if note:
         made.supxlabel(note, fontsize=8, x=0.01, ha="left")
     return made
@@ -101,11 +106,11 @@ def curve(
     axis.plot(x, values, "o-", color=style.BLUE)
     if marked is not None:
         axis.axvline(marked, color=style.ORANGE, ls="--", lw=1, label=f"default {marked:g}")
-        axis.legend(fontsize=8.5)
+        axis.legend(fontsize=style.SMALL)
     axis.set_xlabel(x_label, fontsize=9)
     axis.set_ylabel(axis_label, fontsize=9)
     axis.grid(alpha=0.3)
-    _open(axis)
+    style.open_frame(axis)
     return made
 
 
@@ -119,8 +124,8 @@ def lines(x: Sequence[str], series: dict[str, Array], axis_label: str, title: st
     axis.set_ylabel(axis_label, fontsize=9)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8.5)
-    _open(axis)
+    axis.legend(fontsize=style.SMALL)
+    style.open_frame(axis)
     return made
 
 
@@ -147,14 +152,9 @@ def scatter_with_fit(x: Array, y: Array, slope: float, intercept: float, correla
     axis.axvline(1, color=style.GREY, ls="--", lw=1, label="threshold")
     axis.set_xlabel("phi / threshold", fontsize=9)
     axis.set_ylabel("attention received (1 = an even share)", fontsize=9)
-    axis.legend(fontsize=8.5)
-    _open(axis)
+    axis.legend(fontsize=style.SMALL)
+    style.open_frame(axis)
     return made
-
-
-def _open(axis: Axes) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
 
 
 def agreement_matrix(names: Sequence[str], sizes: Sequence[int], agreement: Array, title: str) -> Figure:
@@ -166,7 +166,7 @@ def agreement_matrix(names: Sequence[str], sizes: Sequence[int], agreement: Arra
         agreement: (S, S) common elements over all elements, 0..1.
         title: of the figure.
     """
-    names = [literal(name) for name in names]
+    names = [style.shorten(name) for name in names]
     side = 2.6 + 0.55 * len(names)
     made = style.figure(side + 1.5, side, title)
     axis = made.subplots()
@@ -179,7 +179,7 @@ def agreement_matrix(names: Sequence[str], sizes: Sequence[int], agreement: Arra
     axis.set_xticks(range(len(names)), names, fontsize=8, rotation=40, ha="right")
     axis.set_yticks(range(len(names)), labels, fontsize=8)
     bar = made.colorbar(shown, ax=axis, fraction=0.045)
-    bar.set_label("common channels / all channels", fontsize=8.5)
+    bar.set_label("common channels / all channels", fontsize=style.SMALL)
     return made
 
 
@@ -207,7 +207,7 @@ def vocabulary_audit(
     spread = np.nan_to_num(np.nanmax(np.nan_to_num(table, nan=-1), 1) - np.nanmin(np.nan_to_num(table, nan=-1), 1))
     shown = np.sort(np.argsort(-spread, kind="stable")[:most])
     rows = np.vstack([np.asarray(totals)[None], table[shown]])
-    labels = ["mIoU of all", *(literal(classes[index]) for index in shown)]
+    labels = ["mIoU of all", *(style.shorten(classes[index]) for index in shown)]
     made = style.figure(11.5, 2.0 + 0.25 * max(len(labels), min(most, len(names))), title)
     left, right = made.subplots(1, 2, width_ratios=[1, 1.1])
     image = left.imshow(rows, cmap=style.SEQUENTIAL, vmin=0, vmax=100, aspect="auto")
@@ -215,16 +215,19 @@ def vocabulary_audit(
         value = rows[row, column]
         text, colour = ("-", "black") if np.isnan(value) else (f"{value:.1f}", "black" if value > 60 else "white")
         left.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    left.set_xticks(range(len(scores)), [literal(name) for name in scores], fontsize=8.5)
-    left.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    room = 3.2 / len(scores)
+    left.set_xticks(range(len(scores)), [style.shorten(name, room) for name in scores], fontsize=style.SMALL)
+    left.set_yticks(range(len(labels)), labels, fontsize=style.SMALL)
     left.set_title("IoU, % (the classes that differ most)", fontsize=9)
     bar = made.colorbar(image, ax=left, fraction=0.05)
-    bar.set_label("IoU, %", fontsize=8.5)
+    bar.set_label("IoU, %", fontsize=style.SMALL)
     places = np.arange(min(most, len(names)))
     right.barh(places, wrong[: len(places)], color=style.ORANGE)
-    right.set_yticks(places, [literal(name) for name in names[: len(places)]], fontsize=8.5)
+    right.set_yticks(
+        places, [style.shorten(name, 2.2, letters=60) for name in names[: len(places)]], fontsize=style.SMALL
+    )
     right.invert_yaxis()
     right.set_title("names that win pixels of other classes", fontsize=9)
-    right.set_xlabel("% of all pixels", fontsize=8.5)
-    _open(right)
+    right.set_xlabel("% of all pixels", fontsize=style.SMALL)
+    style.open_frame(right)
     return made

@@ -38,6 +38,8 @@ _NAMES = ("residual", "distractors", "defocus", "attn_qk", "attn_refocused", "at
 class Explanation:
     """What a method did with a picture. L shown layers, N = h*w patches in raster order, C classes.
 
+    The patches are those that the picture fills; a last row or column that padding fills up is in none of the arrays.
+
     Attributes:
         image: (H, W, 3) uint8 RGB, the picture.
         seen: (h*P, w*P, 3) uint8 RGB, what the grid covers of the resized picture.
@@ -57,6 +59,7 @@ class Explanation:
         colours: C colours (r, g, b), 0..255.
         methods: names of the baseline and the method.
         point: (row, column) of the patch that was asked for.
+        padding: a clause on what padding has to do with the patches; '' where nothing was padded.
     """
 
     image: NDArray[np.uint8]
@@ -75,6 +78,7 @@ class Explanation:
     colours: tuple[tuple[int, int, int], ...]
     methods: tuple[str, str]
     point: tuple[int, int]
+    padding: str = ""
 
     def received(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Attention that each patch receives, mean over the patch queries: (L, N) before and after."""
@@ -127,20 +131,21 @@ def examine(
         seen=view.seen,
         grid=view.grid,
         layers=shown,
-        **_arrays(recorder, shown, V.num_layers(vit)),
-        similarity=_class_similarity(outputs[1], queries),
+        **_arrays(recorder, shown, V.num_layers(vit), view.filled(outputs[1].grid)),
+        similarity=_class_similarity(outputs[1], queries)[:, : view.grid[0], : view.grid[1]],
         without=without,
         labels=labels,
         names=vocabulary.classes,
         colours=vocabulary.colours,
         methods=(type(reference).__name__, type(segmenter.method).__name__),
         point=patch,
+        padding=view.padding,
     )
 
 
 @torch.no_grad()
 def run(segmenter: OpenVocabSegmenter, method: Any, inputs: Tensor, record: Recorder | None = None) -> DenseOutput:
-    """Run a method on normalised images (B, 3, H, W), padded to whole patches, in the segmenter's precision."""
+    """Run a method on normalised images (B, 3, H, W) in whole patches, in the segmenter's precision."""
     dtype = AUTOCAST[segmenter.precision]
     with torch.autocast(segmenter.device.type, dtype=dtype, enabled=dtype is not None):
         return method(segmenter.loaded.model.visual, inputs, record=record)
@@ -153,18 +158,25 @@ class View:
     Attributes:
         inputs: (1, 3, H, W) the resized picture, normalised.
         fitted: the same in whole patches, as the segmenter's patch_fit says.
-        seen: (h*P, w*P, 3) uint8 RGB, what the patches cover.
-        grid: (h, w).
+        seen: (h*P, w*P, 3) uint8 RGB, what the shown patches cover.
+        grid: (h, w) of the patches that the picture fills; of a picture slimmer than a patch, the padded ones.
+        padding: as in an Explanation.
     """
 
     inputs: Tensor
     fitted: Tensor
     seen: NDArray[np.uint8]
     grid: tuple[int, int]
+    padding: str
+
+    def filled(self, grid: tuple[int, int]) -> Tensor:
+        """Which patches of the network's grid (h', w') are shown: (h'*w',) bool."""
+        rows, columns = (torch.arange(there) < shown for there, shown in zip(grid, self.grid, strict=True))
+        return (rows[:, None] & columns).flatten()
 
 
 def locate_point(point: tuple[float, float] | None, size: tuple[int, ...], view: View) -> tuple[int, int]:
-    """Find the patch (row, column) under a point of the picture.
+    """Find the patch (row, column) under a point of the picture, or the nearest one if that is not shown.
 
     Args:
         point: (x, y) in pixels of the picture, from (0, 0) at the top left; None: the middle.
@@ -209,13 +221,23 @@ def _view(segmenter: OpenVocabSegmenter, picture: NDArray[np.uint8]) -> View:
         resized = resize_short_side(picture, short)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (segmenter.loaded.mean, segmenter.loaded.std))
     normalised = (torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).float() - mean) / std
+    inputs = normalised[None].to(segmenter.device)
     pads = segmenter.settings.patch_fit == "pad"
     bottom, right = (-length % side if pads or length < side else 0 for length in resized.shape[:2])
-    seen = np.pad(resized, ((0, bottom), (0, right), (0, 0)), mode="edge")
-    grid = (seen.shape[0] // side, seen.shape[1] // side)
-    inputs = normalised[None].to(segmenter.device)
     fitted = F.pad(inputs, (0, right, 0, bottom), mode="replicate")
-    return View(inputs, fitted, seen[: grid[0] * side, : grid[1] * side], grid)
+    grid = (max(1, resized.shape[0] // side), max(1, resized.shape[1] // side))
+    seen = np.pad(resized, ((0, bottom), (0, right), (0, 0)), mode="edge")[: grid[0] * side, : grid[1] * side]
+    return View(inputs, fitted, seen, grid, _padding(resized.shape, side, (bottom, right)))
+
+
+def _padding(size: tuple[int, ...], side: int, added: tuple[int, int]) -> str:
+    """The clause for a picture (H, W), patches of a side, and so many pixels added to its height and width."""
+    if min(size[:2]) < side:
+        return (
+            f"the picture, {size[1]} x {size[0]} pixels for the network, is slimmer than a patch: padding fills it up"
+        )
+    left_out = [name for name, pixels in zip(("row", "column"), added, strict=True) if pixels]
+    return f"without the last {' and '.join(left_out)}, which padding fills in part" if left_out else ""
 
 
 def _queries(segmenter: OpenVocabSegmenter, classes: Names) -> tuple[Vocabulary, pipeline.Queries]:
@@ -237,21 +259,24 @@ def _recorder(segmenter: OpenVocabSegmenter, shown: tuple[int, ...]) -> Recorder
     return Recorder(_NAMES, layers=[*shown, V.num_layers(vit)], heads="mean", image=0, reduce=reduce)
 
 
-def _arrays(recorder: Recorder, shown: tuple[int, ...], count: int) -> dict[str, Any]:
-    """Put what was recorded into the arrays of an Explanation."""
+def _arrays(recorder: Recorder, shown: tuple[int, ...], count: int, filled: Tensor) -> dict[str, Any]:
+    """Put what was recorded of the patches that are filled, (N,) bool, into the arrays of an Explanation."""
     pairs = [_attention(recorder, layer, layer == count - 1) for layer in shown]
-    after = [given if moved is None else moved for given, moved in pairs]
+    before, after = (
+        torch.stack([matrix[filled][:, filled].float() for matrix in matrices])
+        for matrices in ([given for given, _ in pairs], [given if moved is None else moved for given, moved in pairs])
+    )
     has_after = any(moved is not None for _, moved in pairs)
     ratio = torch.stack([recorder["residual", layer] for layer in (*shown, count)])
     given = all(("distractors", layer) in recorder for layer in shown)
     distractors = torch.stack([recorder["distractors", layer] for layer in shown]) if given else ratio[:-1] > 1
     cuts = [recorder["defocus", layer] for layer in shown if ("defocus", layer) in recorder]
     return {
-        "before": torch.stack([given for given, _ in pairs]).float().numpy(),
-        "after": torch.stack(after).float().numpy() if has_after else None,
-        "ratio": ratio.numpy(),
-        "distractors": distractors.numpy(),
-        "defocus": torch.stack(cuts).numpy() if len(cuts) == len(shown) else None,
+        "before": before.numpy(),
+        "after": after.numpy() if has_after else None,
+        "ratio": ratio[:, filled].numpy(),
+        "distractors": distractors[:, filled].numpy(),
+        "defocus": torch.stack(cuts)[:, filled].numpy() if len(cuts) == len(shown) else None,
     }
 
 

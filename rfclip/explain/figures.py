@@ -80,7 +80,7 @@ def _matrix(e: Explanation) -> Figure:
 
 
 def _distraction(e: Explanation) -> Figure:
-    names = [f"into block {layer + 1}" for layer in e.layers]
+    names = [f"into {name}" for name in style.layer_names(e.layers)]
     return plots.distraction_maps(e.ratio, e.grid, [*names, "at the end"])
 
 

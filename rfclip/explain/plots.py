@@ -88,7 +88,7 @@ def stripes(before: Array, after: Array | None, distractors: Bools, layers: Sequ
         _mark(axis, ever, -0.75)
         axis.set_ylim(len(layers) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)
-    axes[-1].set_xlabel("patch, in raster order   (orange marks: a distraction token in some layer)", fontsize=8.5)
+    axes[-1].set_xlabel("patch, in raster order (orange: a distraction token in some layer)", fontsize=style.SMALL)
     style.colour_bar(made, shown, axes, "attention received\n(1 = an even share)")
     return made
 
@@ -109,7 +109,7 @@ def attention_matrix(before: Array, after: Array | None, distractors: Bools, lay
         layer: 0-based.
     """
     moments = [("before", before)] + ([] if after is None else [("after", after)])
-    made = style.figure(1.2 + 4.2 * len(moments), 4.9, f"Attention between all patches, block {layer + 1}")
+    made = style.figure(1.2 + 4.2 * len(moments), 4.9, f"Attention between all patches, block {layer}")
     axes = made.subplots(1, len(moments), squeeze=False)
     count = len(before)
     norm = style.shared_scale(*(values * count for _, values in moments), percentile=99.5)
@@ -120,9 +120,9 @@ def attention_matrix(before: Array, after: Array | None, distractors: Bools, lay
         axis.set_xlim(-0.5, count - 0.5)
         axis.set_ylim(count - 0.5, -0.5)
         axis.set_title(f"{moment} redistribution" if after is not None else "", fontsize=9, pad=12)
-        axis.set_xlabel("key patch (orange marks: distractors)", fontsize=8.5)
+        axis.set_xlabel("key patch (orange marks: distractors)", fontsize=style.SMALL)
         axis.tick_params(labelsize=8)
-    axes[0, 0].set_ylabel("query patch", fontsize=8.5)
+    axes[0, 0].set_ylabel("query patch", fontsize=style.SMALL)
     style.colour_bar(made, shown, axes, style.EVEN_SHARE)
     return made
 
@@ -160,7 +160,7 @@ def defocus_partition(defocus: Bools, distractors: Bools, grid: Grid, layers: Se
     for cell, values, name in zip(cells[0], kinds, style.layer_names(layers), strict=True):
         style.draw_map(cell, values, grid, Normalize(0, 2), ordered, name)
     patches = [Patch(facecolor=colour, edgecolor="black", label=label) for _, label, colour in _PARTITION]
-    made.legend(handles=patches, loc="lower left", ncols=3, fontsize=8.5)
+    made.legend(handles=patches, loc="lower left", ncols=3, fontsize=style.SMALL)
     return made
 
 
@@ -184,9 +184,9 @@ def budget(share_before: Array, share_after: Array, layers: Sequence[int]) -> Fi
     axis.set_ylim(0, 1.18 * top)
     axis.set_xticks(places, style.layer_names(layers), fontsize=8, rotation=30 if len(layers) > 8 else 0)
     axis.set_ylabel("% of a patch's attention", fontsize=9)
-    axis.set_xlabel("numbers: moved to other patches, % of a patch's attention", fontsize=8.5)
-    axis.legend(fontsize=8.5)
-    _open_frame(axis)
+    axis.set_xlabel("numbers: moved to other patches, % of a patch's attention", fontsize=style.SMALL)
+    axis.legend(fontsize=style.SMALL)
+    style.open_frame(axis)
     return made
 
 
@@ -205,7 +205,7 @@ def similarity_maps(similarity: Array, names: Sequence[str], image: NDArray[np.u
     _show_image(axes[0, 0], image, grid, "the picture")
     norm = Normalize(float(similarity.min()), float(similarity.max()))
     for cell, values, name in zip(cells[0], similarity, names, strict=True):
-        shown = style.draw_map(cell, values, grid, norm, style.SEQUENTIAL, shorten(name))
+        shown = style.draw_map(cell, values, grid, norm, style.SEQUENTIAL, style.shorten(name))
     style.colour_bar(made, shown, axes, "cosine", clipped=False)
     return made
 
@@ -228,8 +228,8 @@ def labels(
         titles: names of the two methods.
     """
     height, width = without.shape
-    tall = 2.6 * min(max(height / width, 0.4), 1.8)
-    made = style.figure(11, tall + 1.3, "Labels without and with the method")
+    tall = 2.6 * min(max(height / width, 0.2), 1.8)
+    made = style.figure(11, tall + 1.1, "Labels without and with the method")
     axes = made.subplots(1, 4)
     changed = without != with_
     table = np.asarray(colours, np.uint8)
@@ -237,8 +237,8 @@ def labels(
     shown = (image, _mixed(image, table[without]), _mixed(image, table[with_]), difference)
     captions = (
         "the picture",
-        f"without: {titles[0]}",
-        f"with: {titles[1]}",
+        style.shorten(f"without: {titles[0]}", 2.5, 9, 40),
+        style.shorten(f"with: {titles[1]}", 2.5, 9, 40),
         f"changed: {100 * changed.mean():.1f} % of the pixels",
     )
     for axis, picture, caption in zip(axes, shown, captions, strict=True):
@@ -249,24 +249,18 @@ def labels(
     return made
 
 
-def shorten(name: str, length: int = 24) -> str:
-    """A name that fits above a small map, to be drawn as it is."""
-    return literal(name if len(name) <= length else name[: length - 1] + "…")
-
-
-def literal(name: str) -> str:
-    """A name of the user's for matplotlib, which takes what stands between two $ for mathematics."""
-    return name.replace("$", r"\$")
-
-
 def _class_legend(made: Figure, present: NDArray[np.int64], names: Sequence[str], table: NDArray[np.uint8]) -> None:
-    most = 24
+    """Name the classes below the figure, in as many columns as fit, and make room for them."""
+    most, room, beside = 24, 2.1, 0.65  # classes, inches for a name, inches for its colour
     patches = [
-        Patch(facecolor=table[index] / 255, edgecolor="black", label=shorten(names[index])) for index in present[:most]
+        Patch(facecolor=table[i] / 255, edgecolor="black", label=style.shorten(names[i], room)) for i in present[:most]
     ]
     if len(present) > most:
         patches.append(Patch(facecolor="none", label=f"and {len(present) - most} more"))
-    made.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=8.5)
+    widest = max(style.text_width(str(patch.get_label()), style.SMALL) for patch in patches)
+    columns = min(6, len(patches), int(made.get_figwidth() / (widest + beside)))
+    made.set_figheight(made.get_figheight() + 0.19 * -(-len(patches) // columns))
+    made.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=style.SMALL)
 
 
 def _mixed(image: NDArray[np.uint8], colour: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -295,14 +289,10 @@ def _show_image(axis: Axes, image: NDArray[np.uint8], grid: Grid, title: str) ->
     axis.set_visible(True)
     axis.imshow(image, extent=(-0.5, grid[1] - 0.5, grid[0] - 0.5, -0.5), aspect="auto")
     axis.set_box_aspect(grid[0] / grid[1])
-    axis.set_title(title, fontsize=8.5, pad=3)
+    axis.set_title(title, fontsize=style.SMALL, pad=3)
     return axis
 
 
 def _mark_patch(axis: Axes, point: tuple[int, int]) -> None:
     axis.add_patch(Rectangle((point[1] - 0.5, point[0] - 0.5), 1, 1, fill=False, edgecolor="white", lw=2.4))
     axis.add_patch(Rectangle((point[1] - 0.5, point[0] - 0.5), 1, 1, fill=False, edgecolor=style.ORANGE, lw=1.2))
-
-
-def _open_frame(axis: Axes) -> None:
-    axis.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,9 @@ from rfclip.api import Names, OpenVocabSegmenter
 from rfclip.explain.explanation import Explanation, examine
 from rfclip.explain.figures import choose, draw, save_all
 from rfclip.explain.page import build_page
+from rfclip.fonts import printable
 from rfclip.images import ImageSource
+from rfclip.segment_files import prepare_folder
 from rfclip.version import __version__
 
 
@@ -29,6 +31,7 @@ def explain(
     layers: Sequence[int] | None = None,
     plots: Sequence[str] | None = None,
     name: str | None = None,
+    note: str | None = None,
 ) -> Explanation:
     """Show what a method does with a picture.
 
@@ -43,6 +46,7 @@ def explain(
         layers: 0-based layers to show; None: all, twelve at most.
         plots: names of plots, see rfclip.explain.figures.PLOTS; None: all that the method has.
         name: beginning of the file names; None: that of the picture's file, or 'image'.
+        note: what the page is to say of the picture, such as how it was read.
 
     Returns:
         The arrays that the figures show.
@@ -50,13 +54,14 @@ def explain(
     Raises:
         ValueError: no such plot or layer, or the point is not in the picture.
         FileNotFoundError: no such picture.
+        OSError: nothing can be written to `out`.
     """
     choose(plots)
     segmenter = segmenter or OpenVocabSegmenter(model, pretrained, method=method)
     explanation = examine(segmenter, image, classes, point, layers, baseline)
     if out is not None:
         stem = name or (Path(image).stem if isinstance(image, (str, Path)) else "image")
-        write(explanation, Path(out), stem, facts_of(segmenter, explanation), plots)
+        write(explanation, Path(out), stem, facts_of(segmenter, explanation, note), plots)
     return explanation
 
 
@@ -69,11 +74,10 @@ def write(
 ) -> list[Path]:
     """Write STEM.html and STEM_PLOT.png for each plot into a folder; returns the paths, the page first."""
     pictures = save_all(draw(explanation, plots))
-    folder.mkdir(parents=True, exist_ok=True)
+    prepare_folder(folder)
     page = folder / f"{stem}.html"
-    page.write_text(
-        build_page(explanation, pictures, f"What {explanation.methods[1]} does with {stem}", facts), encoding="utf-8"
-    )
+    title = f"What {explanation.methods[1]} does with {printable(stem)}"
+    page.write_text(build_page(explanation, pictures, title, facts), encoding="utf-8")
     paths = [page]
     for plot, png in pictures.items():
         paths.append(folder / f"{stem}_{plot}.png")
@@ -81,14 +85,17 @@ def write(
     return paths
 
 
-def facts_of(segmenter: OpenVocabSegmenter, explanation: Explanation) -> dict[str, str]:
-    """What the page says about how it was made."""
+def facts_of(segmenter: OpenVocabSegmenter, explanation: Explanation, note: str | None = None) -> dict[str, str]:
+    """What the page says about how it was made; a note on the picture stands with that on the model."""
     settings = ", ".join(f"{key} = {value}" for key, value in dataclasses.asdict(segmenter.method).items())
     loaded, (height, width) = segmenter.loaded, explanation.image.shape[:2]
-    return {
+    seen = f"{width} x {height} pixels, seen as {explanation.grid[1]} x {explanation.grid[0]} patches"
+    facts = {
         "Model": f"{loaded.architecture}, weights of origin {loaded.origin or 'unknown'} ({loaded.weights_hash[:12]})",
         "Method": f"{explanation.methods[1]} ({settings})" if settings else explanation.methods[1],
         "Compared with": explanation.methods[0],
-        "Picture": f"{width} x {height} pixels, seen as {explanation.grid[1]} x {explanation.grid[0]} patches",
+        "Picture": ", ".join(filter(None, [seen, explanation.padding])),
         "Made by": f"rfclip {__version__}",
     }
+    notes = " ".join(filter(None, [note, loaded.note]))
+    return {"Note": notes, **facts} if notes else facts

@@ -29,12 +29,17 @@ BLUE, ORANGE, GREEN, SKY, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4
 GREY = "#8a8a8a"
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, GREY)
 EVEN_SHARE = "attention\n(1 = an even share, 1/N)"
+SMALL = 8.5  # points, of what is written beside and above small maps
 _DPI = 110
+_LINE = 0.19  # inches, of a title's further lines
+_MOST_LETTERS = 200  # of a line
 _PANEL, _GAP, _CAPTION, _TITLE, _BAR_SPACE = 1.75, 0.12, 0.27, 0.36, 1.15  # inches: of small maps
 
 
 def figure(width: float, height: float, title: str) -> Figure:
-    """A figure of width x height inches with a title that says what it shows."""
+    """A figure of width x height inches, and more for each further line of a title that says what it shows."""
+    title = wrapped(title, width - 2 * _GAP)
+    height += _LINE * title.count("\n")
     made = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     made.suptitle(title, fontsize=11)
     return made
@@ -52,12 +57,14 @@ def panels(
     """
     tall = _PANEL * min(max(grid[0] / grid[1], 0.4), 2.5)
     width = max(columns * (_PANEL + _GAP) + _BAR_SPACE, 7.0)
-    height = max(rows * (tall + _CAPTION) + _TITLE, 1.9) + foot
+    title = wrapped(title, width - 2 * _GAP)
+    head = _TITLE + _LINE * title.count("\n")
+    height = max(rows * (tall + _CAPTION) + head, 1.9) + foot
     made = Figure(figsize=(width, height), dpi=_DPI)
     made.text(_GAP / width, 1 - 0.1 / height, title, fontsize=11, va="top")
     axes = np.empty((rows, columns), object)
     for row, column in np.ndindex(rows, columns):
-        left, top = _GAP + column * (_PANEL + _GAP), _TITLE + _CAPTION + row * (tall + _CAPTION)
+        left, top = _GAP + column * (_PANEL + _GAP), head + _CAPTION + row * (tall + _CAPTION)
         box = (left / width, 1 - (top + tall) / height, _PANEL / width, tall / height)
         axes[row, column] = made.add_axes(box, visible=False)
         bare(axes[row, column])
@@ -70,12 +77,18 @@ def bare(axis: Axes) -> None:
     axis.set_yticks([])
 
 
+def open_frame(axis: Axes) -> None:
+    """Take the upper and the right line of a chart's frame away."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
+
+
 def draw_map(
     axis: Axes, values: Array, grid: tuple[int, int], norm: Normalize, cmap: str | ListedColormap, title: str
 ) -> AxesImage:
     """Draw N values on their grid, one square per patch."""
     axis.set_visible(True)
-    axis.set_title(title, fontsize=8.5, pad=3)
+    axis.set_title(title, fontsize=SMALL, pad=3)
     return axis.imshow(values.reshape(grid), cmap=cmap, norm=norm, interpolation="nearest")
 
 
@@ -99,18 +112,29 @@ def colour_bar(made: Figure, shown: AxesImage, axes: NDArray[np.object_], label:
         bottom, top = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
         width, height = made.get_size_inches()
         tall = max(min(top - bottom, 4 / height), 1.3 / height)
-        place = made.add_axes((max(box.x1 for box in boxes) + 0.2 / width, top - tall, 0.15 / width, tall))
+        foot = max(top - tall, 0.2 / height)  # with room for the lowest number
+        place = made.add_axes((max(box.x1 for box in boxes) + 0.2 / width, foot, 0.15 / width, top - foot))
         bar = made.colorbar(shown, cax=place, extend=extend)
     else:
         bar = made.colorbar(shown, ax=list(axes.flat), extend=extend, fraction=0.04, aspect=28)
-    bar.set_label(label, fontsize=8.5)
+    bar.set_label(label, fontsize=SMALL)
     bar.ax.tick_params(labelsize=8)
-    if isinstance(shown.norm, PowerNorm):
-        ticks = [float(shown.norm.vmax or 0) * (step / 4) ** 2 for step in range(5)]  # evenly spaced on the bar
-        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-    else:
+    ticks = _ticks(shown.norm)
+    if ticks is None:
         bar.locator = MaxNLocator(6)
         bar.update_ticks()
+    else:
+        bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+
+
+def _ticks(norm: object) -> list[float] | None:
+    """Values that are evenly spaced on the bar of one of our scales, both ends included; None for other scales."""
+    if isinstance(norm, PowerNorm):
+        return [float(norm.vmax or 0) * (step / 4) ** 2 for step in range(5)]
+    if isinstance(norm, TwoSlopeNorm):
+        low, high = np.linspace(norm.vmin or 0, norm.vcenter, 4), np.linspace(norm.vcenter, norm.vmax or 0, 4)
+        return [*low[:-1].tolist(), *high.tolist()]
+    return None
 
 
 def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -119,9 +143,44 @@ def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey, 3, -1).clip(0, 255).astype(np.uint8)
 
 
+def text_width(text: str, size: float) -> float:
+    """Inches that a line of text takes at a size in points, in the font that it is drawn with."""
+    return fonts.font(text, 100).getlength(text) * size / 100 / 72
+
+
+def shorten(name: str, room: float = _PANEL, size: float = SMALL, letters: int = 24) -> str:
+    """A name in one line of at most so many inches and letters, cut with an ellipsis, to be drawn as it is."""
+    line = fonts.printable(" ".join(name.split()))
+    cut = line if len(line) <= letters else line[: letters - 1]
+    while len(cut) > 1 and text_width(_shown(cut, line), size) > room:
+        cut = cut[:-1].rstrip()
+    return literal(_shown(cut, line))
+
+
+def _shown(cut: str, line: str) -> str:
+    return fonts.drawable(cut if cut == line else f"{cut}…")
+
+
+def wrapped(text: str, room: float, size: float = 11) -> str:
+    """The text in lines of at most `room` inches; a word that is longer is cut with an ellipsis."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(fonts.drawable(longer), size) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(shorten(line, room, size, _MOST_LETTERS) for line in lines)
+
+
+def literal(name: str) -> str:
+    """A text for matplotlib, which takes what stands between two $ for mathematics."""
+    return name.replace("$", r"\$")
+
+
 def layer_names(layers: Sequence[int]) -> list[str]:
-    """'block 1', ... of 0-based layers."""
-    return [f"block {layer + 1}" for layer in layers]
+    """'block 0', ... of layers, which are counted from 0 everywhere."""
+    return [f"block {layer}" for layer in layers]
 
 
 def png_bytes(made: Figure) -> bytes:

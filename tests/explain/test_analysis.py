@@ -61,7 +61,9 @@ def ran(monkeypatch):
 
     def run(given):
         options.append(given)
-        return {"metrics": {"mIoU": None if len(options) == 3 else 9.0 + len(options)}}
+        print("settings\n" * 200)
+        alarms = ["a class is never predicted"] if len(options) == 2 else []
+        return {"metrics": {"mIoU": None if len(options) == 3 else 9.0 + len(options)}, "alarms": alarms}
 
     monkeypatch.setattr(module, "run_benchmark", run)
     return options
@@ -79,6 +81,17 @@ def test_a_row_is_a_run_with_its_method(ran, tmp_path):
     assert cfg.model.clip.model == "tiny" and cfg.test_dataloader.dataset.indices == 2
     assert cfg.test_dataloader.dataset.data_root.startswith("sample")
     assert all(options.resume for options in ran)
+
+
+def test_the_screen_shows_a_line_for_each_row(ran, tmp_path, capsys):
+    measure(load_analysis("suppression"), Setting(("voc21",)), tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "voc21, none: mIoU 10.00",
+        "voc21, -inf mask: mIoU 11.00; a class is never predicted",
+        "voc21, low-pass filter: mIoU unknown",
+        "voc21, mean filter: mIoU 13.00",
+        "voc21, median filter: mIoU 14.00",
+    ]
 
 
 def test_table_and_plots(ran, tmp_path):
@@ -125,7 +138,7 @@ def test_observation(loaded, scenes, tmp_path):
     paths = write_observation(found, tmp_path, "scenes")
     assert [path.name for path in paths] == ["attention.csv", "attention_fit.png", "attention_share.png"]
     rows = list(csv.DictReader(paths[0].read_text().splitlines()))
-    assert [row["block"] for row in rows] == ["block 1", "block 2", "block 3"]
+    assert [row["block"] for row in rows] == ["block 0", "block 1", "block 2"]
     assert rows[2]["refocused_after_%"] == ""
 
 

@@ -9,6 +9,8 @@ import torch
 from rfclip.api import OpenVocabSegmenter
 from rfclip.explain import examine
 from rfclip.explain.figures import PLOTS, busiest_layer, draw, likeliest_classes
+from rfclip.explain.report import facts_of
+from rfclip.images import resize_short_side
 from rfclip.pipeline import Windows
 
 
@@ -48,13 +50,43 @@ def test_the_similarity_of_a_class_is_that_of_its_best_name(segmenter, photo, cl
     np.testing.assert_allclose(both[1], single[1:].max(0), atol=1e-6)
 
 
-@pytest.mark.parametrize("fit, expected", [("pad", (4, 6)), ("crop", (4, 5))])
-def test_patch_fit(segmenter, photo, fit, expected, classes):
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_patches_that_are_not_whole_are_not_shown(segmenter, photo, fit, classes):
     segmenter.settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"), patch_fit=fit)
     e = examine(segmenter, photo[:, :135], classes, point=(134, 99))  # 64 x 86 pixels for the network
-    assert e.grid == expected and e.seen.shape == (16 * expected[0], 16 * expected[1], 3)
-    assert e.point == (3, expected[1] - 1)
+    assert e.grid == (4, 5) and e.seen.shape == (64, 80, 3)
+    assert e.point == (3, 4)
+    assert e.before.shape == (3, 20, 20) and e.similarity.shape == (3, 4, 5)
     assert (segmenter(photo[:, :135], classes).labels == e.labels).all()
+    assert e.padding == ("without the last column, which padding fills in part" if fit == "pad" else "")
+    assert e.padding in facts_of(segmenter, e)["Picture"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_distraction_that_padding_made_is_not_the_pictures(segmenter, photo, turned, classes):
+    picture = photo[:, :135].swapaxes(0, 1) if turned else photo[:, :135]
+    e = examine(segmenter, picture, classes)
+    resized = resize_short_side(picture, 64)
+    sides = [-(-side // 16) for side in resized.shape[:2]]
+    padded = np.pad(
+        resized, [(0, 16 * there - side) for there, side in zip(sides, resized.shape, strict=False)] + [(0, 0)], "edge"
+    )
+    whole = examine(segmenter, padded, classes)  # the same for the network, as if the picture had it all
+    inside = np.zeros(sides, bool)
+    inside[: e.grid[0], : e.grid[1]] = True
+    inside = inside.ravel()
+    assert whole.grid == tuple(sides) and inside.sum() == np.prod(e.grid) == inside.size - 4
+    np.testing.assert_allclose(e.before, whole.before[:, inside][:, :, inside], atol=1e-6)
+    np.testing.assert_array_equal(e.distractors, whole.distractors[:, inside])
+    np.testing.assert_allclose(e.ratio, whole.ratio[:, inside], rtol=1e-4)
+
+
+def test_a_picture_slimmer_than_a_patch_is_said_to_be(segmenter, photo, classes, monkeypatch):
+    monkeypatch.setattr("rfclip.images.LONG_SIDE", 150)
+    e = examine(segmenter, photo[:5], classes)
+    assert e.grid == (1, 9)
+    assert e.padding.startswith("the picture, 150 x 5 pixels for the network, is slimmer than a patch")
+    assert set(draw(e)) == set(PLOTS)
 
 
 @pytest.mark.parametrize("name", ["VanillaCLIP", "SCLIP", "RefocusCLIPRelease"])

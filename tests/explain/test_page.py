@@ -80,7 +80,7 @@ def test_text_is_escaped(page):
 def test_data_hold_the_attention_before_and_after(explanation):
     data = json.loads(json.dumps(page_data(explanation)))
     assert data["grid"] == [4, 6] and data["point"] == [0, 5] and len(data["colours"]) == 256
-    assert [layer["name"] for layer in data["layers"]] == ["block 1", "block 2", "block 3"]
+    assert [layer["name"] for layer in data["layers"]] == ["block 0", "block 1", "block 2"]
     assert (decoded(data["picture"]) == explanation.seen).all()
     for index, layer in enumerate(data["layers"]):
         assert layer["distractors"] == np.flatnonzero(explanation.distractors[index]).tolist()

@@ -55,7 +55,7 @@ def test_a_click_shows_the_attention_of_another_patch(browser, page):
 
 def test_the_colours_are_those_of_the_arrays(browser, page, explanation):
     open_page(browser, page)
-    canvas = "document.querySelectorAll('#layers canvas')[5]"  # block 3, after
+    canvas = "document.querySelectorAll('#layers canvas')[5]"  # block 2, after
     script = f"""
         const canvas = {canvas}, size = canvas.width / 6, context = canvas.getContext('2d');
         return [...Array(24).keys()].map(index => [...context.getImageData(

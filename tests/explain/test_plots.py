@@ -51,12 +51,12 @@ def test_point_attention_draws_every_layer_before_and_after():
     for image, values in zip(drawn, expected, strict=True):
         np.testing.assert_allclose(image.get_array().ravel(), values * N)
     assert len({id(image.norm) for image in drawn}) == 1
-    assert {"block 1, before", "block 3, after", style.EVEN_SHARE} <= set(texts_of(figure))
+    assert {"block 0, before", "block 2, after", style.EVEN_SHARE} <= set(texts_of(figure))
 
 
 def test_without_redistribution_there_is_one_row():
     figure = plots.point_attention(BEFORE, None, (H, W), (0, 0), LAYERS, IMAGE)
-    assert {"block 1", "block 3"} <= set(texts_of(figure))
+    assert {"block 0", "block 2"} <= set(texts_of(figure))
     assert len(images_of(plots.stripes(BEFORE, None, DISTRACTORS, LAYERS))) == 1
 
 
@@ -66,7 +66,7 @@ def test_attention_matrix():
     before, after = images_of(figure)[:2]
     np.testing.assert_allclose(after.get_array() * 2, before.get_array())
     assert before.norm is after.norm
-    assert "block 2" in figure.get_suptitle()
+    assert "block 1" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize("after", [AFTER, None])
