@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+
+from rfclip import tiff
+from rfclip.formats import NotReadError, is_raw, open_picture, read_head
 
 LONG_SIDE = 2048  # pixels; no side becomes longer, whatever the short side is
 
@@ -30,39 +36,112 @@ DAMAGE: tuple[type[Exception], ...] = (
     AssertionError,
     struct.error,
     zlib.error,
+    cv2.error,
 )
+
+FULL = 65535  # white of 16 bits
+WHITES = tuple(2**bits - 1 for bits in range(8, 17))
+ORIENTATION = 0x0112  # of EXIF and TIFF
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
 
-def read_image(source: ImageSource) -> np.ndarray:
+@dataclass(frozen=True)
+class _Samples:
+    """What a file holds: `values` (H, W, 1 or 3), and `alpha` (H, W) of any kind of numbers, or None.
+
+    `associated`: the colours are multiplied by alpha already; `light_is_zero`: small values are light.
+    """
+
+    values: np.ndarray
+    alpha: np.ndarray | None = None
+    associated: bool = False
+    light_is_zero: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read_image(source: ImageSource, bands: Sequence[int] | None = None) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8 RGB.
 
     Turned as its EXIF tag says; grey becomes RGB, CMYK is converted, what is transparent is laid on white, and of an
-    animation the first frame is taken. Grey of more than 8 bits is scaled: white is 65535, or 4095 or 255 if no value
-    is larger; of floating-point values 1, 255 or 65535.
+    animation the first frame is taken. Of more than three bands the first three are taken, and one more is
+    transparency only if the file says so.
+
+    Samples that are no 8-bit numbers, of grey or of colours, are scaled together: white is the smallest of 255, 511,
+    1023, ..., 65535 that none exceeds; of floating-point numbers it is 1 if none exceeds 2. Files do not tell how many
+    of their bits are in use.
 
     Args:
         source: a path, a PIL image, or an (H, W, 3) uint8 RGB array, which is returned as it is.
+        bands: which bands, counted from 1, are red, green and blue; one: it is shown as grey. Transparency is then
+            left out. None: as above.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no readable picture, or an array of another shape or type.
+        ValueError: no readable picture, or an array of another shape or type, or no such band.
         TypeError: something else.
     """
-    return read_with_notes(source)[0]
+    return read_with_notes(source, bands)[0]
 
 
-def read_with_notes(source: ImageSource) -> tuple[np.ndarray, list[str]]:
-    """Read as :func:`read_image`, and say what was guessed: clauses such as "has grey values up to 4000; ..."."""
+def read_with_notes(source: ImageSource, bands: Sequence[int] | None = None) -> tuple[np.ndarray, list[str]]:
+    """Read as :func:`read_image`, and say what was guessed: clauses such as "has values up to 4000; ..."."""
+    chosen = None if bands is None else check_bands(bands)
     if isinstance(source, np.ndarray):
-        return _checked_array(source), []
+        return _checked_array(source if chosen is None else _picked(source, chosen)), []
     if isinstance(source, Image.Image):
-        return _as_rgb(source)
+        if 0 in source.size:
+            raise ValueError(f"a picture of {source.width} x {source.height} pixels holds nothing: give a larger one")
+        with _sentences("the PIL image"):
+            samples = _of_pillow(source, None, chosen)
+            return _finished(samples, source.getexif().get(ORIENTATION, 1))
     if not isinstance(source, (str, Path)):
         raise TypeError(f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}")
-    with _sentences(source), Image.open(source) as image:
-        return _as_rgb(image)
+    with _opened(source) as file:
+        return _read(file, chosen)
+
+
+def decode(content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
+    """Read the bytes of a file as :func:`read_with_notes` reads a path; `name` is that of the file."""
+    file = io.BytesIO(content)
+    file.name = name
+    with _sentences(repr(name)):
+        return _read(file, None)
+
+
+def is_plain_jpeg(content: bytes) -> bool:
+    """Whether these are the bytes of a JPEG of 8-bit grey or RGB, which no rule is needed for."""
+    try:
+        with open_picture(io.BytesIO(content)) as image:
+            return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+    except DAMAGE:
+        return False
+
+
+def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
+    """Return bands, counted from 1, as indices from 0.
+
+    Raises:
+        ValueError: they are not three whole numbers from 1 on, or one.
+    """
+    chosen = tuple(bands)
+    if len(chosen) not in (1, 3) or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in chosen):
+        raise ValueError(f"bands are three whole numbers from 1 on, such as 3,2,1, or one, got {bands!r}")
+    return tuple(number - 1 for number in chosen)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file in pixels as they are stored, without reading them.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_image`.
+    """
+    with _opened(path) as file:
+        layout = tiff.read_layout(file, read_head(file))
+        if layout is not None:
+            return layout.size
+        with open_picture(file) as image:
+            return image.height, image.width
 
 
 def frame_count(path: str | Path) -> int:
@@ -71,25 +150,38 @@ def frame_count(path: str | Path) -> int:
     Raises:
         FileNotFoundError, ValueError: as :func:`read_image`; a file may have a sound first frame and damaged others.
     """
-    with _sentences(path), Image.open(path) as image:
-        return getattr(image, "n_frames", 1)
+    with _opened(path) as file:
+        head = read_head(file)
+        if tiff.read_layout(file, head) is not None:
+            return tiff.count_pages(file, head)
+        with open_picture(file) as image:
+            return getattr(image, "n_frames", 1)
 
 
 @contextmanager
-def _sentences(source: str | Path) -> Iterator[None]:
-    """Make one sentence of whatever reading a file raises."""
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"no image file {str(source)!r}")
+def _opened(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file, and make one sentence of whatever reading it raises."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no image file {str(path)!r}")
+    with _sentences(repr(str(path))), Path(path).open("rb") as file:
+        yield file
+
+
+@contextmanager
+def _sentences(shown: str) -> Iterator[None]:
+    """Make one sentence of whatever reading raises; `shown` says what was read."""
     try:
         yield
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(
-            f"{str(source)!r} claims to have more than {most // 10**6} million pixels, and such files "
+            f"{shown} claims to have more than {most // 10**6} million pixels, and such files "
             "can be made to fill the memory, so Pillow reads none: make a smaller copy"
         ) from error
+    except NotReadError as error:
+        raise ValueError(f"{shown} {error}") from error
     except DAMAGE as error:
-        raise ValueError(f"{str(source)!r} cannot be read as an image: {error}") from error
+        raise ValueError(f"{shown} cannot be read as an image: {error}") from error
 
 
 def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
@@ -109,29 +201,135 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _as_rgb(image: Image.Image) -> tuple[np.ndarray, list[str]]:
-    image = ImageOps.exif_transpose(image)
-    notes: list[str] = []
-    if image.mode.startswith("I") or image.mode == "F":
-        image, notes = _in_eight_bits(image)
-    if "A" in image.getbands() or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(image.convert("RGB")), notes
+def _read(file: BinaryIO, chosen: tuple[int, ...] | None) -> tuple[np.ndarray, list[str]]:
+    """Read a file; `chosen`: bands, counted from 0."""
+    if is_raw(getattr(file, "name", "")):
+        raise NotReadError("a camera's raw file")
+    layout = tiff.read_layout(file, read_head(file))
+    if layout is not None:
+        return _finished(_of_tiff(file, layout, chosen), layout.orientation)
+    with open_picture(file) as image:
+        samples = _of_pillow(image, file, chosen)
+        return _finished(samples, image.getexif().get(ORIENTATION, 1))  # none is left where reading turned the pixels
 
 
-def _in_eight_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Scale integers or floats to 0..255. Files do not tell how many of their bits are in use: the values must."""
-    values, notes = np.asarray(image, np.float64), []
-    finite = np.isfinite(values)
-    if not finite.all():
-        values = np.where(finite, values, 0)
+def _of_tiff(file: BinaryIO, layout: tiff.Layout, chosen: tuple[int, ...] | None) -> _Samples:
+    """The samples of a TIFF that Pillow does not read in full."""
+    colours = tuple(range(layout.colours))
+    wanted = _checked_bands(chosen, layout.bands) if chosen is not None else colours
+    alpha = None if chosen is not None else layout.alpha
+    bands = tiff.read_bands(file, layout, wanted if alpha is None else (*wanted, alpha))
+    notes = []
+    if chosen is None and layout.bands > len(colours) + (alpha is not None):
+        taken = "the first three were taken for red, green and blue" if len(colours) == 3 else "the first was taken"
+        notes.append(f"has {layout.bands} bands; {taken}, others can be chosen by --bands")
+    return _Samples(
+        bands[..., : len(wanted)],
+        None if alpha is None else bands[..., -1],
+        alpha is not None and layout.extra[alpha - layout.colours] == tiff.ASSOCIATED,
+        layout.white_is_zero,
+        tuple(notes),
+    )
+
+
+def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...] | None) -> _Samples:
+    """The samples of an opened picture; `file`: where it comes from, if its 16 bits can be read there."""
+    if image.mode == "LAB":
+        raise NotReadError("a picture in CIELAB colours")
+    see_through = image.info.get("transparency")
+    values = None if file is None else _deep_colours(image, file)
+    if values is None:
+        image.load()  # NumPy would hide some of its errors
+    if values is None and image.mode[0] in "IF":
+        values = np.asarray(image)[..., None]
+        if isinstance(see_through, int):
+            values = np.concatenate([values, (values != see_through) * np.array(FULL, values.dtype)], axis=-1)
+    if values is None:
+        if image.mode not in ("L", "LA", "RGB", "RGBA") or see_through is not None:
+            opaque = see_through is None and not {"A", "a"} & set(image.getbands())
+            image = image.convert("RGB" if opaque else "RGBA")
+        values = np.asarray(image)
+        values = values if values.ndim == 3 else values[..., None]
+    if chosen is not None:
+        return _Samples(_picked(values, chosen))
+    colours = values.shape[2] - (values.shape[2] in (2, 4))
+    return _Samples(values[..., :colours], values[..., -1] if colours < values.shape[2] else None)
+
+
+def _deep_colours(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
+    """(H, W, 3 or 4) of 16 bits, where Pillow keeps 8 of them; else None."""
+    if image.format == "PNG":
+        tiles = getattr(image, "tile", [])  # of each: decoder, place, offset, kind of samples
+        deep = image.mode[0] != "I" and bool(tiles) and str(tiles[0][3]).endswith(";16B")
+    else:
+        deep = image.format == "JPEG2000" and _jpeg2000_bits(file) > 8
+    if not deep:
+        return None
+    file.seek(0)
+    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError("its 16 bits cannot be decoded")
+    return values[..., None] if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
+
+
+def _jpeg2000_bits(file: BinaryIO) -> int:
+    """Bits of a sample, as the first marker of the code stream says."""
+    file.seek(0)
+    content = file.read()
+    place = content.find(b"\xff\x4f\xff\x51") + 42
+    return (content[place] & 127) + 1
+
+
+def _checked_bands(chosen: tuple[int, ...], bands: int) -> tuple[int, ...]:
+    if max(chosen) >= bands:
+        asked = ", ".join(str(number + 1) for number in chosen)
+        raise ValueError(f"it has {bands} {'band' if bands == 1 else 'bands'}, and asked for were {asked}")
+    return chosen
+
+
+def _picked(values: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
+    """Bands (H, W, 3 or 1) of (H, W, bands)."""
+    return values[..., list(_checked_bands(chosen, values.shape[2]))]
+
+
+def _finished(samples: _Samples, orientation: int) -> tuple[np.ndarray, list[str]]:
+    """To 8-bit RGB, turned, and laid on white."""
+    colours, notes = _in_eight_bits(samples.values)
+    if samples.light_is_zero:
+        colours = 255 - colours
+    colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
+    notes = [*samples.notes, *notes]
+    alpha = None if samples.alpha is None else _in_eight_bits(samples.alpha)[0]
+    if alpha is None or alpha.min() == 255:
+        picture = Image.fromarray(np.ascontiguousarray(colours))
+    else:
+        share = max(0.1, round(100 * float((alpha < 255).mean()), 1))
+        notes.append(f"has transparency: {share:g} % of the pixels are partly transparent; laid on white")
+        mode = "RGBa" if samples.associated else "RGBA"
+        layer = Image.frombytes(mode, alpha.shape[::-1], np.dstack([colours, alpha]).tobytes()).convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    picture.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(picture)), notes
+
+
+def _in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Scale numbers to 0..255. Files do not tell how many of their bits are in use: the values must."""
+    if values.dtype == np.uint8:
+        return values, []
+    floating, notes = values.dtype.kind == "f", []
+    if floating and not np.isfinite(values).all():
+        values = np.where(np.isfinite(values), values, 0)
         notes.append("holds values that are no finite numbers; they were taken for black")
     highest = values.max(initial=0)
-    tops = (1, 255, 65535) if image.mode == "F" else (255, 4095, 65535)
-    top = next((top for top in tops if highest <= top), tops[-1])
-    if highest > 0 and (image.mode == "F" or top != tops[-1]):
-        notes.append(f"has grey values up to {highest:g}; white was taken to be {top}")
+    top = 1 if floating and highest <= 2 else next((top for top in WHITES if highest <= top), FULL)
+    if highest > 0 and (floating or top != FULL):
+        notes.append(f"has values up to {highest:g}; white was taken to be {top}")
     if highest > top or values.min(initial=0) < 0:
         notes.append(f"holds values outside 0..{top}; they were cut off")
-    return Image.fromarray((values.clip(0, top) / top * 255 + 0.5).astype(np.uint8)), notes
+    if values.dtype == np.uint16:
+        return _scaled(np.arange(FULL + 1), top)[values], notes
+    return _scaled(values, top), notes
+
+
+def _scaled(values: np.ndarray, top: int) -> np.ndarray:
+    return (values.astype(np.float64).clip(0, top) / top * 255 + 0.5).astype(np.uint8)
