@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import struct
 import zlib
@@ -19,6 +20,15 @@ from rfclip import tiff
 from rfclip.formats import NotReadError, is_raw, open_picture, read_head
 
 LONG_SIDE = 2048  # pixels; no side becomes longer, whatever the short side is
+
+SHORT_SIDE_HELP = (
+    "pixels to which the short side is resized for the network (%(default)s); less where the long side would become "
+    f"longer than {LONG_SIDE}, which is said"
+)
+BANDS_HELP = (
+    "which bands of the file, counted from 1, are red, green and blue, as in 3,2,1; or one, to be shown as grey; "
+    "transparency is then left out. Default: the first three"
+)
 
 # What Pillow raises on damaged files. It documents OSError alone, but its decoders are many and parse what they find
 # with plain Python, so that a wrong byte surfaces as whatever that line of code raises: RuntimeError (AVIF, DDS),
@@ -101,6 +111,19 @@ def read_with_notes(source: ImageSource, bands: Sequence[int] | None = None) -> 
         return _read(file, chosen)
 
 
+def path_of(source: ImageSource) -> Path | None:
+    """The file that a picture comes from, where that is known."""
+    if isinstance(source, np.ndarray):
+        return None
+    path = getattr(source, "filename", None) if isinstance(source, Image.Image) else source
+    return Path(path) if isinstance(path, (str, Path)) and path else None
+
+
+def sentence(name: str, clauses: Sequence[str]) -> str | None:
+    """What to say of a picture of this name; None if there is nothing to say."""
+    return f"{name} {', and '.join(clauses)}" if clauses else None
+
+
 def decode(content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
     """Read the bytes of a file as :func:`read_with_notes` reads a path; `name` is that of the file."""
     file = io.BytesIO(content)
@@ -128,6 +151,16 @@ def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
     if len(chosen) not in (1, 3) or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in chosen):
         raise ValueError(f"bands are three whole numbers from 1 on, such as 3,2,1, or one, got {bands!r}")
     return tuple(number - 1 for number in chosen)
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+    """'3,2,1' -> (3, 2, 1), for argparse."""
+    try:
+        numbers = tuple(map(int, text.split(",")))
+        check_bands(numbers)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} are no bands: give three from 1 on, as in 3,2,1, or one") from error
+    return numbers
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -184,15 +217,31 @@ def _sentences(shown: str) -> Iterator[None]:
         raise ValueError(f"{shown} cannot be read as an image: {error}") from error
 
 
+def cut_clause(seen: tuple[int, int], short_side: int) -> str | None:
+    """A clause if a picture, seen as (h, w), is smaller than was wished, because its long side may not be longer."""
+    if min(seen) >= short_side:
+        return None
+    return (
+        f"was seen with a short side of {min(seen)} pixels instead of {short_side}: no side becomes longer than "
+        f"{LONG_SIDE}"
+    )
+
+
 def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
     """Resize (H, W, 3) uint8 to a short side in pixels, keeping the aspect ratio: the rule of the configs.
 
     That is mmcv's Resize with scale (2048, short side) and keep_ratio: bilinear, long side at most 2048.
     """
-    height, width = image.shape[:2]
-    scale = min(LONG_SIDE / max(height, width), short_side / min(height, width))
-    size = (max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5)))
-    return image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    height, width = resized_size((image.shape[0], image.shape[1]), short_side)
+    if (height, width) == image.shape[:2]:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(height, width) after :func:`resize_short_side`."""
+    scale = min(LONG_SIDE / max(size), short_side / min(size))
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
