@@ -285,7 +285,7 @@ def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...
     """The samples of an opened picture; `file`: where it comes from, if its 16 bits can be read there."""
     if image.mode == "LAB":
         raise NotReadError("a picture in CIELAB colours")
-    see_through = image.info.get("transparency")
+    see_through, inks = image.info.get("transparency"), image.mode == "CMYK"
     values = None if file is None else _deep_colours(image, file)
     if values is None:
         image.load()  # NumPy would hide some of its errors
@@ -299,10 +299,11 @@ def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...
             image = image.convert("RGB" if opaque else "RGBA")
         values = np.asarray(image)
         values = values if values.ndim == 3 else values[..., None]
+    notes = ("has CMYK colours; they were converted without a colour profile",) if inks else ()
     if chosen is not None:
-        return _Samples(_picked(values, chosen))
+        return _Samples(_picked(values, chosen), notes=notes)
     colours = values.shape[2] - (values.shape[2] in (2, 4))
-    return _Samples(values[..., :colours], values[..., -1] if colours < values.shape[2] else None)
+    return _Samples(values[..., :colours], values[..., -1] if colours < values.shape[2] else None, notes=notes)
 
 
 def _deep_colours(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
@@ -343,12 +344,17 @@ def _picked(values: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
 
 def _finished(samples: _Samples, orientation: int) -> tuple[np.ndarray, list[str]]:
     """To 8-bit RGB, turned, and laid on white."""
-    colours, notes = _in_eight_bits(samples.values)
+    values, alpha = samples.values, samples.alpha
+    if samples.associated and alpha is not None:  # they have one scale
+        both, notes = _in_eight_bits(np.concatenate([values, alpha[..., None]], axis=-1))
+        colours, alpha = both[..., :-1], both[..., -1]
+    else:
+        colours, notes = _in_eight_bits(values)
+        alpha = None if alpha is None else _in_eight_bits(alpha)[0]
     if samples.light_is_zero:
         colours = 255 - colours
     colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
     notes = [*samples.notes, *notes]
-    alpha = None if samples.alpha is None else _in_eight_bits(samples.alpha)[0]
     if alpha is None or alpha.min() == 255:
         picture = Image.fromarray(np.ascontiguousarray(colours))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def _layout(
     separate, compression = tags.get(284, 1) == 2, tags.get(259, _RAW)
     needed = ceil(height / tile[0]) * ceil(width / tile[1]) * (bands if separate else 1)
     if not len(offsets) == len(counts) == needed:
-        raise ValueError(f"it says where {len(offsets)} of {needed} parts lie")
+        raise ValueError(f"it says where {min(len(offsets), len(counts))} of {needed} parts lie")
     return Layout(
         size=(height, width),
         bands=bands,
@@ -137,8 +138,7 @@ def count_pages(file: BinaryIO, head: bytes) -> int:
     tags, places = _tags(file, head), {0}
     while tags.next not in places:
         places.add(tags.next)
-        file.seek(tags.next)
-        tags.load(file)
+        _load(tags, file)
     return len(places)
 
 
@@ -221,9 +221,17 @@ def _unpacked(data: bytes, compression: int, rows: int, width: int) -> bytes:
 def _tags(file: BinaryIO, head: bytes) -> ImageFileDirectory_v2:
     """The tags of the first picture in a TIFF."""
     tags = ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
-    file.seek(tags.next)
-    tags.load(file)
+    _load(tags, file)
+    if not {256, 257, *((322, 323) if 324 in tags else ())} <= set(tags):
+        raise ValueError("its list of tags is damaged")
     return tags
+
+
+def _load(tags: ImageFileDirectory_v2, file: BinaryIO) -> None:
+    file.seek(tags.next)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of damage: what is missing is found below
+        tags.load(file)
 
 
 def _all(tags: ImageFileDirectory_v2, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
