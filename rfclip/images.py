@@ -8,15 +8,15 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from rfclip import tiff
+from rfclip.eight_bits import FULL, ORIENTATION, Samples, to_rgb
 from rfclip.formats import NotReadError, is_raw, open_picture, read_head
 
 LONG_SIDE = 2048  # pixels; no side becomes longer, whatever the short side is
@@ -49,25 +49,8 @@ DAMAGE: tuple[type[Exception], ...] = (
     cv2.error,
 )
 
-FULL = 65535  # white of 16 bits
-WHITES = tuple(2**bits - 1 for bits in range(8, 17))
-ORIENTATION = 0x0112  # of EXIF and TIFF
 
 ImageSource = str | Path | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """What a file holds: `values` (H, W, 1 or 3), and `alpha` (H, W) of any kind of numbers, or None.
-
-    `associated`: the colours are multiplied by alpha already; `light_is_zero`: small values are light.
-    """
-
-    values: np.ndarray
-    alpha: np.ndarray | None = None
-    associated: bool = False
-    light_is_zero: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def read_image(source: ImageSource, bands: Sequence[int] | None = None) -> np.ndarray:
@@ -104,7 +87,7 @@ def read_with_notes(source: ImageSource, bands: Sequence[int] | None = None) -> 
             raise ValueError(f"a picture of {source.width} x {source.height} pixels holds nothing: give a larger one")
         with _sentences("the PIL image"):
             samples = _of_pillow(source, None, chosen)
-            return _finished(samples, source.getexif().get(ORIENTATION, 1))
+            return to_rgb(samples, source.getexif().get(ORIENTATION, 1))
     if not isinstance(source, (str, Path)):
         raise TypeError(f"an image is a path, a PIL image or a uint8 RGB array (H, W, 3), got {type(source).__name__}")
     with _opened(source) as file:
@@ -256,23 +239,27 @@ def _read(file: BinaryIO, chosen: tuple[int, ...] | None) -> tuple[np.ndarray, l
         raise NotReadError("a camera's raw file")
     layout = tiff.read_layout(file, read_head(file))
     if layout is not None:
-        return _finished(_of_tiff(file, layout, chosen), layout.orientation)
+        return to_rgb(_of_tiff(file, layout, chosen), layout.orientation)
     with open_picture(file) as image:
         samples = _of_pillow(image, file, chosen)
-        return _finished(samples, image.getexif().get(ORIENTATION, 1))  # none is left where reading turned the pixels
+        return to_rgb(samples, image.getexif().get(ORIENTATION, 1))  # none is left where reading turned the pixels
 
 
-def _of_tiff(file: BinaryIO, layout: tiff.Layout, chosen: tuple[int, ...] | None) -> _Samples:
+def _of_tiff(file: BinaryIO, layout: tiff.Layout, chosen: tuple[int, ...] | None) -> Samples:
     """The samples of a TIFF that Pillow does not read in full."""
     colours = tuple(range(layout.colours))
     wanted = _checked_bands(chosen, layout.bands) if chosen is not None else colours
     alpha = None if chosen is not None else layout.alpha
     bands = tiff.read_bands(file, layout, wanted if alpha is None else (*wanted, alpha))
     notes = []
+    without = np.isin(bands[..., : len(wanted)], [layout.empty]).all(-1) if layout.empty else np.zeros(0, bool)
+    if without.any():  # they would decide what is white
+        bands[without, : len(wanted)] = 0
+        notes.append(f"has pixels without data (of the value {layout.empty:g}); they were taken for black")
     if chosen is None and layout.bands > len(colours) + (alpha is not None):
         taken = "the first three were taken for red, green and blue" if len(colours) == 3 else "the first was taken"
         notes.append(f"has {layout.bands} bands; {taken}, others can be chosen by --bands")
-    return _Samples(
+    return Samples(
         bands[..., : len(wanted)],
         None if alpha is None else bands[..., -1],
         alpha is not None and layout.extra[alpha - layout.colours] == tiff.ASSOCIATED,
@@ -281,7 +268,7 @@ def _of_tiff(file: BinaryIO, layout: tiff.Layout, chosen: tuple[int, ...] | None
     )
 
 
-def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...] | None) -> _Samples:
+def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...] | None) -> Samples:
     """The samples of an opened picture; `file`: where it comes from, if its 16 bits can be read there."""
     if image.mode == "LAB":
         raise NotReadError("a picture in CIELAB colours")
@@ -301,9 +288,9 @@ def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...
         values = values if values.ndim == 3 else values[..., None]
     notes = ("has CMYK colours; they were converted without a colour profile",) if inks else ()
     if chosen is not None:
-        return _Samples(_picked(values, chosen), notes=notes)
+        return Samples(_picked(values, chosen), notes=notes)
     colours = values.shape[2] - (values.shape[2] in (2, 4))
-    return _Samples(values[..., :colours], values[..., -1] if colours < values.shape[2] else None, notes=notes)
+    return Samples(values[..., :colours], values[..., -1] if colours < values.shape[2] else None, notes=notes)
 
 
 def _deep_colours(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
@@ -340,51 +327,3 @@ def _checked_bands(chosen: tuple[int, ...], bands: int) -> tuple[int, ...]:
 def _picked(values: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
     """Bands (H, W, 3 or 1) of (H, W, bands)."""
     return values[..., list(_checked_bands(chosen, values.shape[2]))]
-
-
-def _finished(samples: _Samples, orientation: int) -> tuple[np.ndarray, list[str]]:
-    """To 8-bit RGB, turned, and laid on white."""
-    values, alpha = samples.values, samples.alpha
-    if samples.associated and alpha is not None:  # they have one scale
-        both, notes = _in_eight_bits(np.concatenate([values, alpha[..., None]], axis=-1))
-        colours, alpha = both[..., :-1], both[..., -1]
-    else:
-        colours, notes = _in_eight_bits(values)
-        alpha = None if alpha is None else _in_eight_bits(alpha)[0]
-    if samples.light_is_zero:
-        colours = 255 - colours
-    colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
-    notes = [*samples.notes, *notes]
-    if alpha is None or alpha.min() == 255:
-        picture = Image.fromarray(np.ascontiguousarray(colours))
-    else:
-        share = max(0.1, round(100 * float((alpha < 255).mean()), 1))
-        notes.append(f"has transparency: {share:g} % of the pixels are partly transparent; laid on white")
-        mode = "RGBa" if samples.associated else "RGBA"
-        layer = Image.frombytes(mode, alpha.shape[::-1], np.dstack([colours, alpha]).tobytes()).convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    picture.getexif()[ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(picture)), notes
-
-
-def _in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Scale numbers to 0..255. Files do not tell how many of their bits are in use: the values must."""
-    if values.dtype == np.uint8:
-        return values, []
-    floating, notes = values.dtype.kind == "f", []
-    if floating and not np.isfinite(values).all():
-        values = np.where(np.isfinite(values), values, 0)
-        notes.append("holds values that are no finite numbers; they were taken for black")
-    highest = values.max(initial=0)
-    top = 1 if floating and highest <= 2 else next((top for top in WHITES if highest <= top), FULL)
-    if highest > 0 and (floating or top != FULL):
-        notes.append(f"has values up to {highest:g}; white was taken to be {top}")
-    if highest > top or values.min(initial=0) < 0:
-        notes.append(f"holds values outside 0..{top}; they were cut off")
-    if values.dtype == np.uint16:
-        return _scaled(np.arange(FULL + 1), top)[values], notes
-    return _scaled(values, top), notes
-
-
-def _scaled(values: np.ndarray, top: int) -> np.ndarray:
-    return (values.astype(np.float64).clip(0, top) / top * 255 + 0.5).astype(np.uint8)

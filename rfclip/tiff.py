@@ -42,6 +42,7 @@ class Layout:
         tiled: Whether those at the edges are whole.
         places: (offset, bytes) of each strip or tile.
         orientation: As in EXIF.
+        empty: The value of pixels without data (GDAL's tag), or None.
     """
 
     size: tuple[int, int]
@@ -57,6 +58,7 @@ class Layout:
     tiled: bool
     places: tuple[tuple[int, int], ...]
     orientation: int
+    empty: float | None
 
     @property
     def alpha(self) -> int | None:
@@ -130,6 +132,7 @@ def _layout(
         tiled=tiled,
         places=tuple(zip(offsets, counts, strict=True)),
         orientation=tags.get(274, 1),
+        empty=_number(tags.get(42113)),
     )
 
 
@@ -232,6 +235,13 @@ def _load(tags: ImageFileDirectory_v2, file: BinaryIO) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of damage: what is missing is found below
         tags.load(file)
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(str(text).strip(" \0"))
+    except ValueError:
+        return None
 
 
 def _all(tags: ImageFileDirectory_v2, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:

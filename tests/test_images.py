@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mmcv import imrescale
 from PIL import Image
-from tiff_files import LONG, SHORT, tiff_bytes
+from tiff_files import ASCII, LONG, SHORT, tiff_bytes
 
 from rfclip import tiff
 from rfclip.formats import read_head
@@ -268,6 +268,18 @@ def test_bands_and_transparency_of_grey() -> None:
     assert decode(tiff_bytes(light, photometric=0), "x")[0][0, :, 0].tolist() == [255, 0]  # 0 is white
     transparent = np.array([[[50, 1, 0], [70, 2, 255]]], np.uint8)
     assert decode(tiff_bytes(transparent, 1, [0, 2]), "x")[0][0, :, 0].tolist() == [255, 70]
+
+
+def test_pixels_without_data_do_not_decide_what_is_white() -> None:
+    values = DEEP.copy()
+    values[0, 1] = 65535
+    content = tiff_bytes(values, more={42113: (ASCII, list(b"65535\0"))})
+    pixels, notes = decode(content, "x")
+    assert pixels.tolist() == [[EIGHT[0][0], [0, 0, 0]]]
+    assert notes == [
+        "has pixels without data (of the value 65535); they were taken for black",
+        "has values up to 4095; white was taken to be 4095",
+    ]
 
 
 @pytest.mark.parametrize("bands", [(1, 2), (), (0, 1, 2), (True, 1, 2), (1.0, 2, 3), (1, 2, 3, 4)])

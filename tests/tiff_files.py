@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 FORMATS = {"u": 1, "i": 2, "f": 3}
-SHORT, LONG = 3, 4
+ASCII, SHORT, LONG = 2, 3, 4
+LETTERS = {ASCII: "B", SHORT: "H", LONG: "I"}
 
 
 def tiff_bytes(
@@ -27,7 +28,7 @@ def tiff_bytes(
     order: str = "<",
     more: dict[int, tuple[int, list[int]]] | None = None,
 ) -> bytes:
-    """(H, W, bands) as a TIFF; `more`: further tags, each with its type, 3 or 4, and values."""
+    """(H, W, bands) as a TIFF; `more`: further tags, each with its type and values."""
     height, width, bands = values.shape
     size = tile or (rows or height, width)
     parts = [
@@ -97,7 +98,7 @@ def directory(tags: dict[int, tuple[int, list[int]]], place: int, order: str) ->
     table, far = b"", b""
     after = place + 2 + 12 * len(tags) + 4
     for tag, (kind, values) in sorted(tags.items()):
-        raw = struct.pack(f"{order}{len(values)}{'H' if kind == SHORT else 'I'}", *values)
+        raw = struct.pack(f"{order}{len(values)}{LETTERS[kind]}", *values)
         if len(raw) > 4:
             raw, far = struct.pack(f"{order}I", after + len(far)), far + raw + b"\0" * (len(raw) % 2)
         table += struct.pack(f"{order}HHI", tag, kind, len(values)) + raw.ljust(4, b"\0")
