@@ -281,6 +281,8 @@ def _of_pillow(image: Image.Image, file: BinaryIO | None, chosen: tuple[int, ...
         if isinstance(see_through, int):
             values = np.concatenate([values, (values != see_through) * np.array(FULL, values.dtype)], axis=-1)
     if values is None:
+        if image.mode == "La":
+            image = image.convert("LA")
         if image.mode not in ("L", "LA", "RGB", "RGBA") or see_through is not None:
             opaque = see_through is None and not {"A", "a"} & set(image.getbands())
             image = image.convert("RGB" if opaque else "RGBA")

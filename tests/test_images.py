@@ -234,7 +234,7 @@ def test_a_fourth_band_that_is_no_transparency(tmp_path: Path) -> None:
         pixels, notes = read_with_notes(tmp_path / "a.tif")
         assert pixels[0, 0].tolist() == [40, 90, 30]
         assert "has 4 bands; the first three were taken for red, green and blue" in notes[0]
-    Image.fromarray(scene, "RGBA").save(tmp_path / "a.tif")  # the file calls it transparency
+    Image.fromarray(scene).save(tmp_path / "a.tif")  # the file calls it transparency
     pixels, notes = read_with_notes(tmp_path / "a.tif")
     assert pixels[0, 0].tolist() == [234, 239, 233]
     assert notes == ["has transparency: 100 % of the pixels are partly transparent; laid on white"]
@@ -345,6 +345,14 @@ def test_kinds_that_are_not_read_are_named_with_the_cure(
 def test_a_jpeg_under_another_name_is_read(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "x.heic", "JPEG")
     assert read_image(tmp_path / "x.heic").shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize("mode", ["PA", "RGBX", "RGBa", "La", "I;16B", "I;16L"])
+def test_rare_modes_are_read(mode: str) -> None:
+    pixels, notes = read_with_notes(Image.new(mode, (3, 2)))
+    clear = mode in ("PA", "RGBa", "La")
+    assert pixels.tolist() == [[[255 if clear else 0] * 3] * 3] * 2
+    assert bool(notes) == clear
 
 
 def test_empty_pil_images() -> None:

@@ -62,8 +62,8 @@ def test_anything_else_has_the_colours_of_our_reader(load: LoadImageFromFile, tm
     deep = RGB.astype(np.uint16) * 16
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
     Image.fromarray(deep[..., 0]).save(tmp_path / "grey.png")
-    Image.fromarray(np.dstack([RGB, RGB[..., 0]]), "RGBA").save(tmp_path / "alpha.tif")
-    Image.fromarray(np.dstack([RGB, RGB[..., 0]]), "RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(np.dstack([RGB, RGB[..., 0]])).save(tmp_path / "alpha.tif")
+    Image.fromarray(np.dstack([RGB, RGB[..., 0]])).save(tmp_path / "alpha.png")
     Image.fromarray(RGB).quantize(4).save(tmp_path / "palette.png", transparency=1)
     Image.fromarray(RGB).convert("CMYK").save(tmp_path / "inks.jpg")
     (tmp_path / "bands.tif").write_bytes(tiff_bytes(np.tile(RGB, (1, 1, 2)), extra=[0, 0, 0]))
@@ -106,7 +106,7 @@ def test_errors_are_one_sentence(load: LoadImageFromFile, tmp_path: Path) -> Non
 
 
 def test_other_decoders_are_mmcvs(tmp_path: Path) -> None:
-    Image.fromarray(np.dstack([RGB, RGB[..., 0]]), "RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(np.dstack([RGB, RGB[..., 0]])).save(tmp_path / "alpha.png")
     for settings in ({}, {"imdecode_backend": "pillow"}, {"color_type": "unchanged"}, {"to_float32": True}):
         ours, theirs = LoadImageFromFile(**settings), MmcvLoader(**settings)
         np.testing.assert_array_equal(bgr(ours, tmp_path / "alpha.png"), bgr(theirs, tmp_path / "alpha.png"))
