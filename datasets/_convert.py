@@ -71,7 +71,7 @@ def look_up(labels: np.ndarray, table: np.ndarray, expected: str = "") -> np.nda
 
 def read_png(path: Path) -> np.ndarray:
     """The values of a label map; of a palette image, its indices."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         return np.array(image)
 
 
@@ -105,7 +105,7 @@ def _write(target: Path, write: Callable[[Path], object]) -> None:
 def is_whole(path: Path) -> bool:
     """Whether a PNG is there to its end: its checksums are right. Something else's half file is not."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             image.verify()
     except READ_ERRORS:
         return False

@@ -10,7 +10,7 @@ from rfclip.compat import enable
 
 enable()
 
-from rfclip import datasets, evaluation, methods, preprocess, runtime  # noqa: F401  (they register)
+from rfclip import datasets, evaluation, loading, methods, preprocess, runtime  # noqa: F401  (they register)
 from rfclip.api import OpenVocabSegmenter, Segmentation
 from rfclip.configs_path import config
 from rfclip.segmentor import RFCLIP, encode_dense

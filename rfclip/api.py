@@ -15,7 +15,7 @@ from torch import Tensor
 from rfclip import pipeline, vit
 from rfclip.checks import built, check_whole, shown
 from rfclip.clip_loader import brings_weights, load_clip
-from rfclip.images import ImageSource, read_image, resize_short_side
+from rfclip.images import ImageSource, cut_clause, path_of, read_with_notes, resize_short_side
 from rfclip.methods.base import encode_image
 from rfclip.prior import Prior
 from rfclip.segmentation import Segmentation
@@ -161,7 +161,7 @@ class OpenVocabSegmenter:
 
     @torch.no_grad()
     def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
-        image = read_image(source)
+        image, clauses = read_with_notes(source)
         if image is source:
             image = image.copy()  # the caller may fill the array anew
         inputs = self.preprocess(image)
@@ -169,9 +169,11 @@ class OpenVocabSegmenter:
         maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch, self._encode_image)
         size = (image.shape[0], image.shape[1])
         result = pipeline.label_image(maps[0], inputs[0], size, queries, self.settings)
+        seen = (inputs.shape[2], inputs.shape[3])
+        notes = (*clauses, *filter(None, [cut_clause(seen, self.short_side)]))
         labels = result.labels.cpu().numpy()
         probs = None if result.probs is None else result.probs.cpu().numpy()
-        return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image)
+        return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image, seen, path_of(source), notes)
 
     def _queries(self, names: Names) -> tuple[Vocabulary, pipeline.Queries]:
         """The embedded vocabulary; the last one is kept, so that only new words cost a text pass."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rfclip.formats import open_picture
 from rfclip.images import DAMAGE
 
 IGNORED = 255
@@ -197,11 +198,11 @@ def _pixels(data: bytes) -> np.ndarray:
     Raises:
         READ_ERRORS: It is damaged.
     """
-    with Image.open(BytesIO(data)) as image:
+    with open_picture(BytesIO(data)) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
         image.verify()  # a PNG's checksums up to its last chunk, which reading the pixels leaves out
     if is_jpeg and data.rfind(END) < data.rfind(SCAN):
         raise OSError("it ends too early: there is no end marker")  # libjpeg would fill the rest with grey
-    with Image.open(BytesIO(data)) as image:
+    with open_picture(BytesIO(data)) as image:
         turned = image.getexif().get(0x0112) in TURNED and image.mode in ("RGB", "L", "CMYK")
         return np.asarray(ImageOps.exif_transpose(image) if turned else image)

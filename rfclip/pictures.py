@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rfclip import videos
-from rfclip.images import frame_count, read_with_notes
+from rfclip.images import frame_count, read_image, read_with_notes, sentence
 from rfclip.result_names import ResultNames, is_result, resolved
 
 IMAGES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
@@ -49,12 +49,19 @@ class Frame:
     Attributes:
         name: Of its result, as in :class:`Picture`.
         image: (H, W, 3) uint8 RGB.
-        note: Something the user should know about it, or None.
+        path: Of the file.
+        notes: Clauses on what the user should know about it.
     """
 
     name: str
     image: np.ndarray
-    note: str | None = None
+    path: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """The clauses as a sentence about the file, or None."""
+        return sentence(str(self.path), self.notes)
 
 
 class Found(NamedTuple):
@@ -112,19 +119,23 @@ def count_frames(picture: Picture, every: int = 1) -> int:
     return max(1, -(-videos.count_frames(picture.path) // every)) if picture.is_video else 1
 
 
-def read_frames(picture: Picture, every: int = 1) -> Iterator[Frame]:
+def read_frames(picture: Picture, every: int = 1, bands: Sequence[int] | None = None) -> Iterator[Frame]:
     """Read an image, or each ``every``-th frame of a video.
+
+    Args:
+        picture: What to read.
+        every: Of a video, each so-many-th frame.
+        bands: As :func:`rfclip.images.read_image` takes them.
 
     Raises:
         FileNotFoundError, ValueError: It is not there, or cannot be read; of a video perhaps only after some frames.
     """
     if picture.is_video:
         for number, image in videos.read_frames(picture.path, every):
-            yield Frame(f"{picture.name}/frame_{number:06d}", image)
+            yield Frame(f"{picture.name}/frame_{number:06d}", read_image(image, bands), picture.path)
         return
-    image, clauses = read_with_notes(picture.path)
-    clauses = [*_held(picture.path), *clauses]
-    yield Frame(picture.name, image, f"{picture.path} {', and '.join(clauses)}" if clauses else None)
+    image, clauses = read_with_notes(picture.path, bands)
+    yield Frame(picture.name, image, picture.path, (*_held(picture.path), *clauses))
 
 
 def _alone(path: Path) -> list[tuple[Path, str]]:
@@ -154,7 +165,8 @@ def _in_folder(folder: Path, out: Path, problems: list[str], notes: list[str]) -
     }
     left_out = ", ".join(f"{count} {one if count == 1 else more}" for (one, more), count in counts.items() if count)
     if left_out:
-        notes.append(f"{folder}: left out {left_out}")
+        cure = "; pictures of other kinds are read once they are saved as JPEG or PNG" if others.total() else ""
+        notes.append(f"{folder}: left out {left_out}{cure}")
     if not found:
         problems.append(f"{folder}: no picture in this folder")
     return [(path, path.relative_to(folder).with_suffix("").as_posix()) for path in found]

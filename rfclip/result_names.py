@@ -51,6 +51,28 @@ class ResultNames:
         return any(resolved(file) in self.inputs for file in files) or _of_another(self.out / name, path)
 
 
+def free_name(folder: Path, path: Path | None, source: str) -> str:
+    """A name for the results of a picture, in a folder: that of its file, or "image", and free or its own.
+
+    Args:
+        folder: Of the results.
+        path: The picture's file, if it has one.
+        source: What is in the result's JSON under that name.
+    """
+    if path is not None:
+        return ResultNames(folder, {resolved(path)}).name(path, path.stem.strip(".") or "image", False, False)
+    names = chain(["image"], (f"image-{number}" for number in count(2)))
+    return next(name for name in names if _is_free(folder / f"{name}.json", source))
+
+
+def _is_free(file: Path, source: str) -> bool:
+    """Whether no results lie there, or those of this source, or what an interrupted run left."""
+    if not os.path.lexists(file):
+        return True
+    facts = _facts(file)
+    return facts is not None and facts.get("source") == source
+
+
 def source_of(path: Path, folder: Path) -> str:
     """A picture's path seen from the folder of its result, so that it is found again wherever one stands."""
     try:

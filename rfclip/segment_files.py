@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rfclip.api import OpenVocabSegmenter, Segmentation
+from rfclip.api import OpenVocabSegmenter
 from rfclip.fonts import printable
+from rfclip.images import sentence
 from rfclip.manifest import without_paths
 from rfclip.overlay import OPACITY
 from rfclip.pictures import Frame, Picture, count_frames, read_frames
@@ -70,6 +71,7 @@ def segment_files(
     *,
     probs: bool = False,
     every: int = 1,
+    bands: Sequence[int] | None = None,
     opacity: float = OPACITY,
     settings: dict[str, Any] | None = None,
     say: Say = tqdm.write,
@@ -86,6 +88,7 @@ def segment_files(
         out: Folder of the results.
         probs: Also write NAME_probs.npz; the segmenter must keep them.
         every: Of a video, each so-many-th frame.
+        bands: Which bands, counted from 1, are red, green and blue; None: see :func:`rfclip.images.read_image`.
         opacity: Share of the labels' colours in the overlays, 0..1.
         settings: Further entries of the JSON's `settings`.
         say: Takes a line per result.
@@ -104,7 +107,7 @@ def segment_files(
         for picture, frames in zip(pictures, expected, strict=True):
             end = bar.n + frames
             try:
-                for frame, seconds in _timed(picture, every):
+                for frame, seconds in _timed(picture, every, bands):
                     lines, rows = writer.write(picture, frame, seconds)
                     csv.writer(table).writerows(rows)
                     done += 1
@@ -151,15 +154,16 @@ class _Writer:
             "segment": round(time.perf_counter() - started, 4),
         }
         target = self.out / frame.name
+        note = sentence(str(picture.path), [*frame.notes, *result.notes])
         facts = {
             "image": str(picture.path),
             "source": source_of(picture.path, target.parent),
-            "note": " ".join(filter(None, [frame.note, self.segmenter.loaded.note])) or None,
+            "note": " ".join(filter(None, [note, self.segmenter.loaded.note])) or None,
             "seconds": seconds,
             "settings": self.settings,
         }
         result.save(target.parent, target.name, self.probs, facts, self.opacity)
-        lines = [f"{target}_overlay.png: {summary(result)}", *filter(None, [frame.note])]
+        lines = [f"{target}_overlay.png: {result.summary()}", *filter(None, [note])]
         return lines, [(picture.path, frame.name, *entry) for entry in result.shares().items()]
 
 
@@ -183,15 +187,9 @@ def describe(segmenter: OpenVocabSegmenter) -> dict[str, Any]:
     )
 
 
-def summary(result: Segmentation, most: int = 5) -> str:
-    """The classes with the largest areas, at most `most`, e.g. "sky 41.0 %, tree 30.2 %"."""
-    ranked = sorted(result.shares().items(), key=lambda entry: -entry[1])
-    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in ranked[:most] if share > 0)
-
-
-def _timed(picture: Picture, every: int) -> Any:
+def _timed(picture: Picture, every: int, bands: Sequence[int] | None) -> Any:
     """Frames with the seconds that reading each took; errors of reading become :class:`_UnreadableError`."""
-    frames = read_frames(picture, every)
+    frames = read_frames(picture, every, bands)
     while True:
         started = time.perf_counter()
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +14,14 @@ import numpy as np
 from PIL import Image
 
 from rfclip.atomic_write import write_whole
+from rfclip.fonts import printable
+from rfclip.images import sentence
 from rfclip.overlay import OPACITY, legend_name, paint, with_legend
+from rfclip.result_names import free_name, source_of
 from rfclip.vocabulary import Colour
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """The result for one picture.
 
@@ -26,6 +31,9 @@ class Segmentation:
         names: C names, the first alias of each class.
         colours: C colours (r, g, b), 0..255.
         image: (H, W, 3) uint8 RGB, the picture itself.
+        seen: (h, w) to which it was resized for the network; None: not known.
+        source: The file it was read from; None: not known.
+        notes: Clauses on what was guessed or cut, such as "has values up to 4000; white was taken to be 4095".
     """
 
     labels: np.ndarray
@@ -33,6 +41,25 @@ class Segmentation:
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
     image: np.ndarray
+    seen: tuple[int, int] | None = None
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        of = f"{self.source.name}, " if self.source is not None else ""
+        return printable(f"<Segmentation of {of}{height} x {width} pixels: {self.summary()}>")
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the overlay with its legend."""
+        buffer = io.BytesIO()
+        self.overlay(legend=True).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def summary(self, most: int = 5) -> str:
+        """The classes with the largest areas, at most `most`, e.g. "sky 41.0 %, tree 30.2 %"."""
+        ranked = sorted(self.shares().items(), key=lambda entry: -entry[1])
+        return ", ".join(f"{' '.join(name.split())} {100 * share:.1f} %" for name, share in ranked[:most] if share > 0)
 
     def shares(self) -> dict[str, float]:
         """Share of the area (0..1) of each class, in the order of `names`; classes that show the same name add up."""
@@ -72,16 +99,17 @@ class Segmentation:
     def save(
         self,
         folder: str | Path,
-        stem: str = "image",
+        stem: str | None = None,
         probs: bool = False,
         facts: Mapping[str, Any] | None = None,
         opacity: float = OPACITY,
     ) -> list[Path]:
-        """Write STEM_labels.png, STEM_overlay.png and STEM.json (names, colours, area shares) into a folder.
+        """Write STEM_labels.png, STEM_overlay.png and STEM.json (names, colours, area shares, ...) into a folder.
 
         Args:
             folder: Is made if it is not there.
-            stem: How the files' names begin.
+            stem: How the files' names begin; files of such names are replaced. None: as the picture's file is called,
+                or "image", with a number if results of another picture have that name.
             probs: Also write STEM_probs.npz, the array `probs` (C, H, W) as float16; otherwise one of that name,
                 which would belong to an earlier result, is removed.
             facts: Further entries of the JSON.
@@ -93,12 +121,15 @@ class Segmentation:
         Raises:
             ValueError: Probabilities are asked for that were not kept, or `stem` cannot begin a file's name.
         """
-        if not stem or Path(stem).name != stem:
+        if stem is not None and (not stem or Path(stem).name != stem):
             raise ValueError(f"stem is how the names of the files begin, such as 'image', and no path, got {stem!r}")
         if probs and self.probs is None:
             raise ValueError("the probabilities were not kept: build the OpenVocabSegmenter with keep_probs=True")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        source = self._source_seen_from(folder)
+        if stem is None:
+            stem = free_name(folder, self.source, source)
         paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
         self.label_image().save(paths[0])
         self.overlay(opacity, legend=True).save(paths[1])
@@ -113,7 +144,16 @@ class Segmentation:
             "names": self.names,
             "colours": self.colours,
             "shares": self.shares(),
+            "seen": None if self.seen is None else list(self.seen),
+            "source": source,
+            "note": sentence("the picture" if self.source is None else str(self.source), self.notes),
             **(facts or {}),
         }
         write_whole(paths[2], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return paths
+
+    def _source_seen_from(self, folder: Path) -> str:
+        """By what a folder's results know their picture: its path, or its pixels if it has none."""
+        if self.source is not None:
+            return source_of(self.source, folder)
+        return f"pixels of sha256 {hashlib.sha256(self.image.tobytes()).hexdigest()[:16]}"

@@ -16,7 +16,7 @@ _COUNTING = {".avi", ".m4v", ".mov", ".mp4"}  # their headers hold the number of
 
 def count_frames(path: Path) -> int:
     """How many frames a video's header announces; 0 if it announces none, or cannot be read."""
-    if not path.is_file() or not _is_utf8(path):
+    if not path.is_file() or not _is_utf8(path) or _is_playlist(path):
         return 0
     with _opened(path) as video:
         return _announced(video)
@@ -31,6 +31,8 @@ def read_frames(path: Path, every: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no video file {str(path)!r}")
+    if _is_playlist(path):
+        raise ValueError(f"{str(path)!r} is a playlist, which names other files: give the video itself")
     if not _is_utf8(path):
         raise ValueError(f"OpenCV opens no video whose name is not UTF-8: rename {str(path)!r}")
     number = damaged = missing = 0
@@ -59,6 +61,16 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
         yield video
     finally:
         video.release()
+
+
+def _is_playlist(path: Path) -> bool:
+    """Whether FFmpeg would open what a file names, on this machine or elsewhere, whatever the file is called."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return False  # FFmpeg cannot read it either
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"#EXTM3U", b"ffconcat")) or b"<MPD" in head
 
 
 def _is_utf8(path: Path) -> bool:

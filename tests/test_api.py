@@ -1,5 +1,6 @@
 """OpenVocabSegmenter: picture and words in, labels out."""
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -316,3 +317,55 @@ def test_works_in_the_worker_of_a_data_loader(segmenter: OpenVocabSegmenter) -> 
     loader = torch.utils.data.DataLoader(Pictures(segmenter), batch_size=None, num_workers=1)
     for index, labels in enumerate(loader):
         np.testing.assert_array_equal(labels.numpy(), segmenter(picture(20 + index), WORDS).labels)
+
+
+def test_the_size_that_the_network_saw_and_what_was_cut(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    out = segmenter(picture(100, 180), WORDS)
+    assert out.seen == (64, 115) and out.notes == ()
+    strip = segmenter(picture(2, 200), WORDS)
+    assert strip.seen == (20, 2048)
+    assert strip.notes == ("was seen with a short side of 20 pixels instead of 64: no side becomes longer than 2048",)
+    facts = json.loads(strip.save(tmp_path)[2].read_text())
+    assert facts["seen"] == [20, 2048]
+    assert facts["note"] == f"the picture {strip.notes[0]}"
+
+
+def test_what_was_guessed_stands_in_the_json(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    Image.fromarray(np.full((30, 30), 900, np.uint16)).save(tmp_path / "deep.png")
+    out = segmenter(tmp_path / "deep.png", WORDS)
+    note = json.loads(out.save(tmp_path / "out")[2].read_text())["note"]
+    assert note == f"{tmp_path / 'deep.png'} has values up to 900; white was taken to be 1023"
+
+
+def test_results_saved_in_a_loop_are_all_kept(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one/x.png", "two/x.png", "two/x.bmp", "two/y.png")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture()).save(path)
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time, each picture finds its own results
+        names = [segmenter(path, WORDS).save(out)[2].stem for path in paths]
+        assert names == ["x", "x_png", "x_bmp", "y"]
+    with Image.open(paths[3]) as opened:
+        assert segmenter(opened, WORDS).save(out)[2].stem == "y"
+    assert json.loads((out / "y.json").read_text())["source"] == "../two/y.png"
+    beside = segmenter(paths[3], WORDS)
+    (paths[3].parent / "y.json").write_text('{"shapes": []}')  # somebody's own
+    assert beside.save(paths[3].parent)[2].stem == "y_png"
+
+
+def test_results_of_arrays_are_numbered(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    arrays = [picture() // number for number in (1, 2, 3)]
+    for _ in range(2):
+        names = [segmenter(array, WORDS).save(tmp_path)[2].stem for array in arrays]
+        assert names == ["image", "image-2", "image-3"]
+    assert [path.name for path in segmenter(arrays[2], WORDS).save(tmp_path, "image")][2] == "image.json"
+
+
+def test_a_result_prints_as_one_line_and_shows_in_notebooks(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "x.png")
+    out = segmenter(tmp_path / "x.png", ["sky", "two\nlines"])
+    assert repr(out) == str(out) == f"<Segmentation of x.png, 50 x 90 pixels: {out.summary()}>"
+    assert "\n" not in repr(out) and " %" in repr(out)
+    with Image.open(io.BytesIO(out._repr_png_())) as shown:
+        assert shown.size == out.overlay(legend=True).size

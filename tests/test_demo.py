@@ -140,9 +140,11 @@ def test_uploads_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match="choose a picture first"):
         S.read_upload(None)
     (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)  # no other program is started
     Image.new("RGB", (50, 40)).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:300])
-    for name in ("bad.png", "cut.jpg", "gone.png"):
+    for name in ("bad.png", "cut.jpg", "gone.png", "eps.png"):
         with pytest.raises(ValueError, match=f"^{name} cannot be read as a picture") as refused:
             S.read_upload(tmp_path / name)
         assert str(tmp_path) not in str(refused.value)

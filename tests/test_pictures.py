@@ -143,7 +143,7 @@ def test_what_is_left_out_is_said_once_per_folder(tmp_path: Path) -> None:
     assert problems == []
     assert notes == [
         f"{folder}: left out 3 files of kinds that are not read (.heic, .svg), 1 link to a folder, "
-        "2 results of an earlier run"
+        "2 results of an earlier run; pictures of other kinds are read once they are saved as JPEG or PNG"
     ]
 
 
@@ -292,6 +292,23 @@ def test_a_video_with_a_name_that_opencv_cannot_take(tmp_path: Path) -> None:
     assert count_frames(video) == 1
     with pytest.raises(ValueError, match="not UTF-8"):
         list(read_frames(video))
+
+
+@pytest.mark.parametrize("text", ["#EXTM3U\n/etc/hosts\n", "\nffconcat version 1.0\nfile other.avi\n", "<MPD></MPD>"])
+def test_a_list_of_videos_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "v.mp4").write_text(text)
+    with pytest.raises(ValueError, match=r"v\.mp4' is a playlist, which names other files"):
+        list(read_frames(Picture(tmp_path / "v.mp4", "v")))
+    assert count_frames(Picture(tmp_path / "v.mp4", "v")) == 1
+
+
+def test_bands_of_pictures_and_videos(tmp_path: Path) -> None:
+    make(tmp_path / "a.png")
+    make_video(tmp_path / "v.avi")
+    (frame,) = read_frames(Picture(tmp_path / "a.png", "a"), bands=(3, 2, 1))
+    assert frame.image[0, 0].tolist() == [0, 0, 255]
+    last = list(read_frames(Picture(tmp_path / "v.avi", "v"), bands=(3, 2, 1)))[-1]
+    assert last.image[0, 0, 2] > 150 > last.image[0, 0, 0]
 
 
 def test_a_video_that_is_none(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_page_and_pictures(run, photo, tmp_path, capsys):
     arguments = (photo, "--classes", "sky, temple|pagoda", "--out", tmp_path / "out", "--point", "79,59")
     assert run(*arguments, "--plots", "labels,budget", "--layers", "0,2") == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["my photo.html", "my photo_budget.png", "my photo_labels.png"]
+    assert written == ["my photo.html", "my photo_budget.png", "my photo_labels_compared.png"]
     assert str(tmp_path / "out" / "my photo.html") in capsys.readouterr().out
 
 

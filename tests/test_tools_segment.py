@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiff_files import tiff_bytes
 from tqdm import tqdm
 
 from rfclip import Segmentation
@@ -267,12 +268,26 @@ def test_opacity(run: Any) -> None:
         np.testing.assert_array_equal(np.array(after)[:20, :33], np.array(before))
 
 
-@pytest.mark.parametrize("arguments", [["--out="], ["--opacity=1.5"], ["--opacity=nan"], ["--every=0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--out="],
+        ["--opacity=1.5"],
+        ["--opacity=nan"],
+        ["--every=0"],
+        ["--bands=1,2"],
+        ["--bands=0,1,2"],
+        ["--bands=x"],
+    ],
+)
 def test_arguments_that_are_refused(run: Any, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run("a.png", "--classes=sky,dog", *arguments)
     assert caught.value.code == 2
-    assert f"error: {'argument ' * (arguments == ['--out='])}{arguments[0].split('=')[0]}" in capsys.readouterr().err
+    assert (
+        f"error: {'argument ' * arguments[0].startswith(('--out=', '--bands='))}{arguments[0].split('=')[0]}"
+        in capsys.readouterr().err
+    )
 
 
 def test_weights_for_the_tiny_clip_are_refused(tool: ModuleType) -> None:
@@ -311,6 +326,57 @@ def test_profiles_and_class_names() -> None:
     assert method_block("RefocusCLIP") == method_block("paper")
     assert method_block("RefocusCLIPRelease")["type"] == "RefocusCLIPRelease"
     assert method_block("MeanKK") == {"type": "MeanKK"}
+
+
+def test_bands_are_taken_as_told(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bands = np.tile(np.array([10, 60, 110, 160, 210], np.uint8), (20, 20, 1))
+    Path("scene.tif").write_bytes(tiff_bytes(bands, extra=[0, 0]))
+    assert run("scene.tif", "--classes=sky,dog", "--out=out", "--opacity=0") == 0
+    assert "scene.tif has 5 bands; the first three were taken" in facts("out/scene.json")["note"]
+    assert run("scene.tif", "--classes=sky,dog", "--out=out", "--opacity=0", "--bands=5,3,2") == 0
+    with Image.open("out/scene_overlay.png") as painted:
+        assert painted.getpixel((3, 3)) == (210, 110, 60)
+    assert facts("out/scene.json")["note"] is None
+    assert facts("out/scene.json")["settings"]["bands"] == [5, 3, 2]
+    capsys.readouterr()
+    assert run("scene.tif", "--classes=sky,dog", "--out=out", "--bands=6,3,2") == 1
+    assert (
+        "scene.tif' cannot be read as an image: it has 5 bands, and asked for were 6, 3, 2" in capsys.readouterr().err
+    )
+
+
+def test_what_the_network_saw_and_where_the_wish_was_cut(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("in/strip.png"), 20, 2000)
+    picture(Path("in/plain.png"))
+    assert run("in", "--classes=sky,dog", "--out=out") == 0
+    assert facts("out/plain.json")["seen"] == [48, 79]
+    assert facts("out/plain.json")["note"] is None
+    assert facts("out/strip.json")["seen"] == [20, 2048]
+    note = "strip.png was seen with a short side of 20 pixels instead of 48: no side becomes longer than 2048"
+    assert note in facts("out/strip.json")["note"]
+    assert note in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert "2048" in capsys.readouterr().out
+
+
+def test_explanations_and_results_share_a_folder(run: Any, clip_files: dict[str, str]) -> None:
+    picture(Path("a.png"))
+    explain = importlib.import_module("explain")
+    model = [f"--model={clip_files['model']}", f"--pretrained={clip_files['pretrained']}"]
+    arguments = ["a.png", "--classes=sky,dog", "--out=out"]
+
+    def explained() -> int:
+        return explain.main([*arguments, *model, "--short-side=48", "--device=cpu", "--plots=labels,budget"])
+
+    assert run(*arguments) == 0
+    results = {path: path.read_bytes() for path in Path("out").iterdir()}
+    assert explained() == 0
+    assert {path: path.read_bytes() for path in results} == results
+    made = {path: path.read_bytes() for path in Path("out").iterdir() if path not in results}
+    assert len(made) == 3
+    assert run(*arguments) == 0
+    assert {path: path.read_bytes() for path in made} == made
 
 
 def test_as_a_program(tmp_path: Path, clip_files: dict[str, str]) -> None:

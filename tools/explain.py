@@ -15,6 +15,7 @@ from rfclip.explain.explanation import shown_layers
 from rfclip.explain.figures import PLOTS, choose
 from rfclip.explain.report import explain
 from rfclip.fonts import printable
+from rfclip.images import BANDS_HELP, SHORT_SIDE_HELP, cut_clause, parse_bands, resized_size, sentence
 from rfclip.pictures import Picture, find_pictures, read_frames
 from rfclip.run_options import add_clip_options, method_block
 from rfclip.segment_files import Outcome
@@ -27,7 +28,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Show what a method does with pictures: per picture NAME a page NAME.html, in which patches can be "
-        "clicked, and a NAME_PLOT.png for each plot.",
+        "clicked, and a NAME_PLOT.png for each plot (of the plot labels: NAME_labels_compared.png).",
         epilog="Plots: " + "; ".join(f"{name}: {plot.title.lower()}" for name, plot in PLOTS.items()) + ".",
     )
     parser.add_argument("sources", nargs="+", metavar="IMAGE|FOLDER", help="what to explain")
@@ -43,7 +44,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
     add_clip_options(parser)
-    parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
+    parser.add_argument("--short-side", type=int, default=336, help=SHORT_SIDE_HELP)
+    parser.add_argument("--bands", type=parse_bands, metavar="R,G,B", help=BANDS_HELP)
     parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     return parser.parse_args(arguments)
@@ -76,8 +78,8 @@ def run(args: argparse.Namespace) -> Outcome:
     choose(args.plots)
     vocabulary = read_classes(args.classes)
     pictures, problems, notes = find_pictures(args.sources, args.out)
-    for sentence in (*notes, *problems):
-        warn(sentence)
+    for line in (*notes, *problems):
+        warn(line)
     if not pictures:
         return Outcome(0, tuple(problems))
     settings = settings_of(args, vocabulary)
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> Outcome:
     done = 0
     for picture in pictures:
         try:
-            for line in explain_one(picture, vocabulary, args.out / picture.name, settings):
+            for line in explain_one(picture, vocabulary, args.out / picture.name, settings, args.bands):
                 print(printable(line))
             done += 1
         except (FileNotFoundError, ValueError, MemoryError) as error:
@@ -117,13 +119,18 @@ def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, A
     }
 
 
-def explain_one(picture: Picture, vocabulary: Vocabulary, target: Path, settings: dict[str, Any]) -> list[str]:
+def explain_one(
+    picture: Picture, vocabulary: Vocabulary, target: Path, settings: dict[str, Any], bands: Sequence[int] | None = None
+) -> list[str]:
     """Explain a picture; `target` is its page without the ending. Returns the lines that report it."""
     if picture.is_video:
         raise ValueError(f"{picture.path} is a video, and pictures are explained: save one of its frames")
-    frame = next(read_frames(picture))
-    explain(frame.image, vocabulary, target.parent, name=target.name, note=frame.note, **settings)
-    return [f"{target}.html", *filter(None, [frame.note])]
+    frame = next(read_frames(picture, bands=bands))
+    short_side = settings["segmenter"].short_side
+    cut = cut_clause(resized_size(frame.image.shape[:2], short_side), short_side)
+    note = sentence(str(picture.path), [*frame.notes, *filter(None, [cut])])
+    explain(frame.image, vocabulary, target.parent, name=target.name, note=note, **settings)
+    return [f"{target}.html", *filter(None, [note])]
 
 
 def warn(sentence: str) -> None:

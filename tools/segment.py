@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from rfclip.api import OpenVocabSegmenter
 from rfclip.fonts import printable
+from rfclip.images import BANDS_HELP, SHORT_SIDE_HELP, parse_bands
 from rfclip.overlay import OPACITY
 from rfclip.pictures import find_pictures
 from rfclip.run_options import add_clip_options, method_block
@@ -51,7 +52,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="ViT-B-16", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
     parser.add_argument("--pretrained", help="open_clip tag or weights file (default: openai)")
     add_clip_options(parser)
-    parser.add_argument("--short-side", type=int, default=336, help="pixels that the network sees of the short side")
+    parser.add_argument("--short-side", type=int, default=336, help=SHORT_SIDE_HELP)
+    parser.add_argument("--bands", type=parse_bands, metavar="R,G,B", help=BANDS_HELP)
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", help="e.g. cpu, cuda:1; default: a GPU if there is one")
     parser.add_argument("--opacity", type=float, default=OPACITY, help="of the overlay's colours, 0..1 (%(default)s)")
@@ -114,8 +116,9 @@ def segment(args: argparse.Namespace) -> Outcome:
         args.out,
         probs=args.probs,
         every=args.every,
+        bands=args.bands,
         opacity=args.opacity,
-        settings={"classes": args.classes, "background": args.background},
+        settings={"classes": args.classes, "background": args.background, "bands": args.bands},
         warn=warn,
     )
     return Outcome(outcome.done, (*problems, *outcome.problems))

@@ -15,7 +15,7 @@ from rfclip.explain.explanation import examine
 from rfclip.explain.figures import draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.explain.report import facts_of
-from rfclip.images import frame_count, read_image
+from rfclip.images import frame_count, image_size, read_with_notes
 from rfclip.run_options import method_block
 from rfclip.vocabulary import Vocabulary, load_vocabulary, shipped_vocabularies
 from rfclip.words import parse_classes, with_background
@@ -151,20 +151,20 @@ def read_upload(path: str | Path | None) -> tuple[np.ndarray, str]:
     path = Path(path)
     try:
         _check_file(path)
-        image, frames = read_image(path), _frames(path)
+        (image, clauses), frames = read_with_notes(path), _frames(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ValueError) and str(error).startswith(path.name):
             raise
         raise ValueError(f"{path.name} cannot be read as a picture: take a PNG, JPEG, WebP, GIF or TIFF") from error
     note = f", the first of {frames} frames" if frames > 1 else ""
+    note += "".join(f"; {clause}" for clause in clauses)
     return image, f"{path.name}: {image.shape[1]} x {image.shape[0]} pixels{note}"
 
 
 def _check_file(path: Path) -> None:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path.name} is larger than {MOST_BYTES // 10**6} MB: make a smaller copy")
-    with Image.open(path) as image:
-        width, height = image.size
+    height, width = image_size(path)
     if width * height > MOST_PIXELS:
         raise ValueError(
             f"{path.name} has {width} x {height} pixels, and the page takes {MOST_PIXELS // 10**6} million: "

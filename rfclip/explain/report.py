@@ -13,6 +13,7 @@ from rfclip.explain.figures import choose, draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.fonts import printable
 from rfclip.images import ImageSource
+from rfclip.result_names import ENDINGS
 from rfclip.segment_files import prepare_folder
 from rfclip.version import __version__
 
@@ -38,7 +39,8 @@ def explain(
     Args:
         image: a path, a PIL image or an (H, W, 3) uint8 RGB array.
         classes: class names, a list of aliases per class, a shipped vocabulary, its file, or a Vocabulary.
-        out: folder for NAME.html and a NAME_PLOT.png per plot; None: nothing is drawn or written.
+        out: folder for NAME.html and a NAME_PLOT.png per plot (NAME_labels_compared.png of the labels); None:
+            nothing is drawn or written.
         segmenter: the model to explain, with its settings; None: one of `model`, `pretrained` and `method`.
         model, pretrained, method: as OpenVocabSegmenter takes them; not used with a `segmenter`.
         baseline: method block of the labels to compare with; None: MeanKK.
@@ -72,7 +74,10 @@ def write(
     facts: Mapping[str, str],
     plots: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write STEM.html and STEM_PLOT.png for each plot into a folder; returns the paths, the page first."""
+    """Write STEM.html and STEM_PLOT.png for each plot into a folder; returns the paths, the page first.
+
+    A plot whose file would be called as one of segment.py's results has `_compared` added.
+    """
     pictures = save_all(draw(explanation, plots))
     prepare_folder(folder)
     page = folder / f"{stem}.html"
@@ -80,7 +85,8 @@ def write(
     page.write_text(build_page(explanation, pictures, title, facts), encoding="utf-8")
     paths = [page]
     for plot, png in pictures.items():
-        paths.append(folder / f"{stem}_{plot}.png")
+        ending = f"_{plot}.png"
+        paths.append(folder / f"{stem}{f'_{plot}_compared.png' if ending in ENDINGS else ending}")
         paths[-1].write_bytes(png)
     return paths
 

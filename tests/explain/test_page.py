@@ -97,7 +97,7 @@ def test_grey_is_the_square_root():
 def test_calling_the_package_writes_page_and_pictures(segmenter, photo, classes, tmp_path):
     out = tmp_path / "new" / "folder"
     found = rfclip.explain(photo, classes, out, segmenter=segmenter, plots=["budget", "labels"], name="x")
-    assert sorted(path.name for path in out.iterdir()) == ["x.html", "x_budget.png", "x_labels.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["x.html", "x_budget.png", "x_labels_compared.png"]
     text = (out / "x.html").read_text(encoding="utf-8")
     assert "beta = 0.7" in text and "150 x 100 pixels, seen as 6 x 4 patches" in text
     assert str(tmp_path) not in text

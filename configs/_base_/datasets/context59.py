@@ -2,7 +2,7 @@
 
 benchmark = "context59"
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadImageFromFile", imdecode_backend="rfclip"),  # mmcv's, and more kinds of pictures
     dict(type="Resize", scale=(2048, 336), keep_ratio=True),  # longest and shortest side, pixels
     dict(type="LoadAnnotations"),  # after Resize: labels keep the original size
     dict(type="PackSegInputs"),
