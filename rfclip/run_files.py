@@ -26,7 +26,8 @@ class RunFiles:
     Attributes:
         out: Folder of the predicted label maps, or None for no label maps.
         show_dir: Folder of the painted pictures, or None for none.
-        image_root: A picture's file has the path in `out` and `show_dir` that the picture has in this folder.
+        image_root: A picture's file has the path in `out` and `show_dir` that the picture has in this folder; None: it
+            is called as the picture is.
         keep_suffix: Whether the suffix of the picture stays in the name (a.jpg.png): two differ in nothing else.
     """
 
@@ -80,10 +81,17 @@ def common_folder(folders: Iterable[str | Path]) -> str | None:
         return None
 
 
+def whole(path: str | Path) -> str:
+    """The path from the root of the file system, without '..'; links are not followed."""
+    return os.path.normpath(Path(path).absolute())
+
+
 def _inside(image: str | Path, root: str | None) -> Path:
-    """The path of a picture in a folder; of one elsewhere its own, without what would lead out of a folder."""
-    name = Path(image_name(os.path.normpath(image), os.path.normpath(root) if root is not None else None))
-    return Path(*(part for part in name.parts if part not in (name.anchor, os.pardir)))
+    """The path of a picture in a folder; of one elsewhere its own, below the root of the file system."""
+    if root is None:
+        return Path(Path(image).name)
+    name = Path(image_name(whole(image), whole(root)))
+    return name.relative_to(name.anchor)
 
 
 def _paint(sample: Mapping[str, Any], path: Path) -> None:

@@ -15,7 +15,7 @@ from rfclip.configs_path import config_root
 from rfclip.evaluation import MEASURES
 from rfclip.test_set import check_loader, loads_labels, part_configs, without_labels
 
-_OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only", "output_dir"}  # settings of the evaluator
+_OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only"}  # settings of the evaluator
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def _check_evaluator(cfg: Config) -> None:
     entries = [dict(entry or {}) for entry in (given if isinstance(given, (list, tuple)) else [given])]
     metrics = dict.fromkeys(name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU")))
     only = entries[0] if entries and all(entry == entries[0] for entry in entries) else {}
-    kind = only.pop("type", None)
-    if kind not in ("ExactIoUMetric", "IoUMetric") or not metrics.keys() <= {"mIoU", *MEASURES} or only.keys() - _OWN:
+    kind, alone = only.pop("type", None), only.get("format_only", False)  # with it, output_dir is what --out is
+    known = only.keys() <= _OWN | ({"output_dir"} if alone else set())
+    if kind not in ("ExactIoUMetric", "IoUMetric") or not metrics.keys() <= {"mIoU", *MEASURES} or not known:
         raise ValueError(
             "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=..., iou_metrics=[...]), which gives "
             f"mIoU, aAcc and mAcc, and more with {' and '.join(map(repr, MEASURES))} (--out writes label maps); "

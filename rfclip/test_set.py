@@ -18,7 +18,7 @@ from mmseg.registry import DATASETS
 from rfclip.areas import image_name
 from rfclip.datasets import missing_data
 from rfclip.labelcheck import shortened
-from rfclip.run_files import RunFiles, common_folder
+from rfclip.run_files import RunFiles, common_folder, whole
 from rfclip.vocabulary import Vocabulary
 
 _SAMPLERS = ("UnfinishedSampler", "DefaultSampler")  # every image once, in whatever order
@@ -104,7 +104,9 @@ def list_dataset(cfg: Config) -> Any:
     counts = Counter(Path(info["img_path"]) for _, info in named_infos(dataset))
     twice = [path for path, count in counts.items() if count > 1]  # however they are spelt
     if twice:
-        lists = ", ".join(dict.fromkeys(str(part.ann_file or part.data_prefix["img_path"]) for part in parts(dataset)))
+        lists = ", ".join(
+            dict.fromkeys(str(part.ann_file or part.data_prefix.get("img_path")) for part in parts(dataset))
+        )
         raise ValueError(f"{twice[0]} stands {counts[twice[0]]} times in {lists}: take out what is double")
     _check_names(dataset, cfg.test_evaluator)
     return dataset
@@ -122,9 +124,9 @@ def data_root(dataset: Any) -> str | None:
     return roots[0] if len(roots) == 1 else common_folder(root or "." for root in roots)
 
 
-def named_infos(dataset: Any, root: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name, and what the data set knows, of each image; names are relative to `root`, or to :func:`data_root`."""
-    root = root or data_root(dataset)
+def named_infos(dataset: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name, relative to :func:`data_root`, and what the data set knows, of each image."""
+    root = data_root(dataset)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         yield image_name(info["img_path"], root), info
@@ -137,8 +139,8 @@ def run_files(dataset: Any, out: str | None, show_dir: str | None) -> RunFiles:
         ValueError: They would overwrite images, label maps, or each other.
     """
     infos = [info for _, info in named_infos(dataset)]
-    images = [Path(info["img_path"]) for info in infos]
-    root = common_folder(part.data_prefix.get("img_path") or "." for part in parts(dataset))
+    images = [Path(whole(info["img_path"])) for info in infos]
+    root = common_folder(whole(part.data_prefix.get("img_path") or ".") for part in parts(dataset))
     if root is None or not all(path.is_relative_to(root) for path in images):
         root = common_folder(path.parent for path in images)
     for keep_suffix in (False, True):

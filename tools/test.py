@@ -54,7 +54,7 @@ def main() -> None:
 def outcome(results: Mapping[str, Any]) -> str:
     """The means, in percent."""
     known = {name: value for name, value in results["metrics"].items() if value is not None}
-    return ", ".join(f"{name} {value:.2f}" for name, value in known.items()) or "no scores, as nothing is labelled"
+    return ", ".join(f"{name} {value:.2f}" for name, value in known.items()) or "no scores, because nothing is labelled"
 
 
 if __name__ == "__main__":
