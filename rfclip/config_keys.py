@@ -78,13 +78,11 @@ def _check_part(block: Mapping[str, Any], parts: Sequence[str], depth: int) -> N
     if not complete and not near:
         return
     where = f"in {place}" if place else "of the config"
-    cure = (
-        f"did you mean {'.'.join([*parts[:depth], near[0], *parts[depth + 1 :]])}?"
-        if near
-        else f"there are {shortened(sorted(names))}"
-    )
+    cure = f"there are {shortened(sorted(names))}"
     if part in block:
         cure = "it is a variable of the config file, which was used when the file was read: give the entry it went into"
+    elif near:
+        cure = f"did you mean {'.'.join([*parts[:depth], near[0], *parts[depth + 1 :]])}?"
     raise ValueError(f"--cfg-options {'.'.join(parts)}: nothing reads an entry '{part}' {where}; {cure}")
 
 

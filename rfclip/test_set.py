@@ -99,8 +99,6 @@ def list_dataset(cfg: Config) -> Any:
         part.update(_unread())
     dataset = DATASETS.build(listed.test_dataloader.dataset)
     dataset.full_init()
-    if len(dataset) == 0:
-        raise FileNotFoundError("test_dataloader.dataset.indices leaves no image: give a number or a list of some")
     counts = Counter(Path(info["img_path"]) for _, info in named_infos(dataset))
     twice = [path for path, count in counts.items() if count > 1]  # however they are spelt
     if twice:
@@ -220,6 +218,8 @@ def _check_listed(part: Mapping[str, Any]) -> None:
     listed = dataset.ann_file if Path(dataset.ann_file or ".").is_file() else ""
     if not infos and listed:
         raise FileNotFoundError(f"{listed} (ann_file) names no image: write one name per line, without suffix")
+    if infos:
+        _check_indices(part.get("indices"), len(infos))
     if loads_labels(part) and infos and not any(info.get("seg_map_path") for info in infos):
         raise ValueError(
             "the pipeline reads label maps (LoadAnnotations), but the data set knows none: give "
@@ -232,6 +232,17 @@ def _check_listed(part: Mapping[str, Any]) -> None:
         folder = dataset.data_prefix.get(key)
         if folder is not None and not any(path.is_file() for path in paths) and (paths or key == "img_path"):
             raise FileNotFoundError(_none_there(dataset, Path(folder or "."), paths, suffix))
+
+
+def _check_indices(indices: Any, count: int) -> None:
+    """See that the images of a data set's ``indices`` are some, and there; a number above all takes all."""
+    is_list = isinstance(indices, (list, tuple))
+    there = all(isinstance(index, int) and -count <= index < count for index in indices) if is_list else True
+    if indices is not None and (not indices or not there):
+        raise ValueError(
+            f"test_dataloader.dataset.indices leaves no image, or names one that is not there: got {indices}, expected "
+            f"a number of images, or a list of some of 0..{count - 1}"
+        )
 
 
 def _none_there(dataset: Any, folder: Path, paths: Sequence[Path], setting: str) -> str:
