@@ -16,13 +16,16 @@ UNLABELLED_SHARE = 0.05  # of all images
 IGNORED_SHARE = 0.2  # of all pixels
 
 
-def alarms(images: Sequence[ImageAreas], names: Sequence[str], ignores_by_design: bool = False) -> list[str]:
+def alarms(
+    images: Sequence[ImageAreas], names: Sequence[str], ignores_by_design: bool = False, ignore_index: int = 255
+) -> list[str]:
     """Look for known silent failures.
 
     Args:
         images: Areas of all images.
         names: The C class names.
         ignores_by_design: Whether the data set itself leaves classes out of the count, as one without background does.
+        ignore_index: Label of the pixels that do not count.
 
     Returns:
         A sentence with the likely cause for each that was found.
@@ -31,8 +34,8 @@ def alarms(images: Sequence[ImageAreas], names: Sequence[str], ignores_by_design
     found = [
         _invalid(images, len(names)),
         _unlabelled(images),
-        None if ignores_by_design else _ignored(images, total, names),
-        _absent(total, names),
+        None if ignores_by_design or ignore_index < len(names) else _ignored(images, total, names, ignore_index),
+        _absent(total, names, ignore_index),
         _near_zero(total),
         _one_class(total, names),
     ]
@@ -57,7 +60,7 @@ def _unlabelled(images: Sequence[ImageAreas]) -> str | None:
     return f"{len(empty)} of {len(images)} images, {empty[0]} first, have no labelled pixel"
 
 
-def _ignored(images: Sequence[ImageAreas], total: np.ndarray, names: Sequence[str]) -> str | None:
+def _ignored(images: Sequence[ImageAreas], total: np.ndarray, names: Sequence[str], ignore_index: int) -> str | None:
     """A large ignored share; or nothing but one class and the ignored label, as in masks of 0 and 255."""
     ignored, labelled = sum(areas.ignored for areas in images), total[:, 2]
     share = ignored / max(ignored + labelled.sum() + sum(areas.invalid for areas in images), 1)
@@ -66,16 +69,18 @@ def _ignored(images: Sequence[ImageAreas], total: np.ndarray, names: Sequence[st
         lost = [name for index, name in enumerate(names) if index != there[0]]
         what = f", and with them all of '{lost[0]}'" if len(lost) == 1 else ""
         return (
-            f"{share:.0%} of all pixels are ignored (label 255){what}; '{names[there[0]]}' is the only class that is "
-            "labelled: are these masks of 0 and 255, where 255 stands for an object? Then write its class (1) there"
+            f"{share:.0%} of all pixels are ignored (label {ignore_index}){what}; '{names[there[0]]}' is the only "
+            f"class that is labelled: are these masks of 0 and {ignore_index}, which stands for an object? Then write 1 "
+            "there"
         )
     if share <= IGNORED_SHARE:
         return None
-    return f"{share:.0%} of all pixels are ignored and count nowhere: is the ignored label (255) a class here?"
+    return f"{share:.0%} of all pixels are ignored and count nowhere: is label {ignore_index} a class here?"
 
 
-def _absent(total: np.ndarray, names: Sequence[str]) -> str | None:
-    absent = [str(name) for name, labelled in zip(names, total[:, 2], strict=True) if not labelled]
+def _absent(total: np.ndarray, names: Sequence[str], ignore_index: int) -> str | None:
+    empty = np.flatnonzero(total[:, 2] == 0).tolist()
+    absent = [str(names[index]) for index in empty if index != ignore_index]
     if not absent or len(absent) == len(names):  # none at all: said of the images
         return None
     which = "1 class occurs" if len(absent) == 1 else f"{len(absent)} classes occur"

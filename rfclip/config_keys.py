@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
 from torch.utils.data import DataLoader
@@ -23,6 +25,7 @@ _TOP = {  # what is read of a config beside the arguments of mmengine's Runner
 _OPTIONS = {"work_dir": "--work-dir", "launcher": "--launcher"}  # the command line's own, whatever the config says
 _LOADER = {"dataset", "num_batch_per_epoch", "disable_subprocess_warning"}  # mmengine's, beside those of torch
 _MMENGINES = ("_delete_", "_scope_")  # entries that every block may have
+_NEARER = 0.8
 _NEAR = 0.75  # similarity of two names, 0 to 1, from which one may be the other misspelt
 
 
@@ -41,6 +44,15 @@ def check_keys(cfg: Config, entries: Mapping[str, Any]) -> None:
     for key, value in entries.items():
         for dotted in _dotted(key, value):
             _check(typed, dotted.split("."))
+
+
+def warn_of_near_keys(cfg: Config) -> None:
+    """Warn of entries of a config file that look like a misspelt one: mmengine passes over what it does not know."""
+    known = _readable(cfg._cfg_dict, "")[0]
+    for key in cfg._cfg_dict:
+        near = get_close_matches(key, sorted(known), 1, _NEARER) if key not in known else []
+        if near and not key.endswith("pipeline"):  # variables of many configs
+            print_log(f"nothing reads the config's entry '{key}': did you mean {near[0]}?", "current", logging.WARNING)
 
 
 def _dotted(key: str, value: Any) -> Iterator[str]:

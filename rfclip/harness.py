@@ -26,26 +26,18 @@ from rfclip.atomic_write import write_whole
 from rfclip.datasets import CheckedPipeline, words
 from rfclip.evaluation import MEASURES, score
 from rfclip.expected import verdict
+from rfclip.listing import check_vocabulary, list_dataset, unread
 from rfclip.manifest import circumstances, data_facts, decisive_facts, fingerprints
 from rfclip.run_files import RunFiles
 from rfclip.run_options import Options, benchmark_name, build_config
-from rfclip.test_set import check_vocabulary, data_root, list_dataset, named_infos, part_configs, parts, run_files
+from rfclip.test_set import data_root, named_infos, part_configs, parts, run_files
 from rfclip.vocabulary import load_vocabulary
 
 RESULTS = "results.json"
 LOCK = ".lock"  # held by the run that writes into a folder
 PATIENCE = 15  # seconds; the data loader's workers of a killed run hold its lock for a few more
 # What a config with a wrong entry, or one that is no Python, surfaces as in mmengine and mmseg; --traceback shows where
-_SETUP_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ImportError,
-    SyntaxError,
-    AttributeError,
-    AssertionError,
-)
+_SETUP_ERRORS = (OSError, ValueError, TypeError, LookupError, ImportError, SyntaxError, AttributeError, AssertionError)
 
 
 class UserError(Exception):
@@ -228,7 +220,8 @@ def _results(runner: Runner, manifest: dict[str, Any], dataset: Any, log: AreaLo
     manifest["weights"] = {**manifest["weights"], **_loaded(runner.model)}
     scored = not evaluator.get("format_only", False)
     by_design = any(part.reduce_zero_label or part.label_map for part in parts(dataset))
-    found = alarms(images, names, by_design) if scored else []
+    found = alarms(images, names, by_design, evaluator.ignore_index) if scored else []
+    found += unread(dataset)
     for sentence in found:
         print_log(sentence, "current", logging.WARNING)
     metrics = {name: None if np.isnan(value) else value for name, value in scores.metrics().items()}

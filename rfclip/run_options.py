@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from rfclip.config_keys import check_keys
+from rfclip.config_keys import check_keys, warn_of_near_keys
 from rfclip.configs_path import config_root
 from rfclip.evaluation import MEASURES
 from rfclip.test_set import check_loader, loads_labels, part_configs, without_labels
@@ -72,6 +72,7 @@ def build_config(options: Options) -> Config:
     if not Path(options.config).is_file():
         raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
     cfg = Config.fromfile(options.config)
+    warn_of_near_keys(cfg)
     if options.profile is not None:
         cfg.merge_from_dict(Config.fromfile(profile_file(options.profile)).to_dict())
     if options.pamr:

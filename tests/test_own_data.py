@@ -156,7 +156,7 @@ def test_settings_of_the_loader_count_every_image_once(write: Write, config: str
 def test_what_cannot_be_run_is_one_sentence_before_any_work(write: Write, config: str, words: str) -> None:
     options = write(config + "\n")
     assert words in refused(options)
-    assert not list(Path("runs").rglob("areas-*.jsonl"))
+    assert not [path for path in Path("runs").rglob("areas-*.jsonl") if path.stat().st_size]
 
 
 @pytest.mark.parametrize(
@@ -364,6 +364,20 @@ def test_a_key_in_a_dict_is_looked_at_too() -> None:
 def test_new_entries_that_are_read_stay_possible(key: str, value: object) -> None:
     config = ROOT / "configs/rfclip/rfclip_vit-b16_voc21.py"
     assert build_config(Options(config, cfg_options={key: value})).benchmark == "voc21"
+
+
+def test_a_misspelt_entry_of_a_config_file_is_warned_of(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("rfclip.config_keys.print_log", lambda text, *_: said.append(text))
+    build_config(write("test_evalutor = dict(ignore_index=0)\ntrain_pipeline = []\n"))
+    assert said == ["nothing reads the config's entry 'test_evalutor': did you mean test_evaluator?"]
+
+
+def test_pictures_with_another_spelling_of_the_suffix_are_told(write: Write) -> None:
+    options = write()
+    shutil.copy("data/img/b/2.jpg", "data/img/b/3.JPG")
+    found = run(options)["alarms"]
+    assert found[0].startswith("1 files in img are not read, such as b/3.JPG: img_suffix is .jpg")
 
 
 def test_a_variable_of_the_config_file_is_no_entry(write: Write) -> None:

@@ -16,8 +16,8 @@ from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.explain.analysis import Setting, analyses, load_analysis, measure, write_table
 from rfclip.explain.observations import consistency, observe, write_consistency, write_observation
 from rfclip.harness import UserError
+from rfclip.listing import list_dataset
 from rfclip.run_options import Options, build_config
-from rfclip.test_set import list_dataset
 
 OBSERVATIONS = ("attention", "consistency")
 SAMPLE = Path("data/sample")
