@@ -70,8 +70,8 @@ def _ignored(images: Sequence[ImageAreas], total: np.ndarray, names: Sequence[st
         what = f", and with them all of '{lost[0]}'" if len(lost) == 1 else ""
         return (
             f"{share:.0%} of all pixels are ignored (label {ignore_index}){what}; '{names[there[0]]}' is the only "
-            f"class that is labelled: are these masks of 0 and {ignore_index}, which stands for an object? Then write 1 "
-            "there"
+            f"class that is labelled: are these masks of 0 and {ignore_index}, which stands for an object? Then write "
+            "1 there"
         )
     if share <= IGNORED_SHARE:
         return None

@@ -107,7 +107,7 @@ class ExactLabels(LoadAnnotations):
         Raises:
             DataError: It is no image of one whole number per pixel, or two settings contradict each other.
         """
-        path, reduce = results["seg_map_path"], bool(results["reduce_zero_label"])
+        path, reduce = results["seg_map_path"], bool(results.get("reduce_zero_label", False))
         if self.reduce_zero_label not in (None, reduce):
             raise DataError(
                 f"reduce_zero_label is {self.reduce_zero_label} in LoadAnnotations, but {reduce} in the data set: "

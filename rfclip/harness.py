@@ -219,7 +219,8 @@ def _results(runner: Runner, manifest: dict[str, Any], dataset: Any, log: AreaLo
     manifest["machine"]["processes"] = get_world_size()
     manifest["weights"] = {**manifest["weights"], **_loaded(runner.model)}
     scored = not evaluator.get("format_only", False)
-    by_design = any(part.reduce_zero_label or part.label_map for part in parts(dataset))
+    leaves_out = ("reduce_zero_label", "label_map")  # what a data set does with classes that it does not count
+    by_design = any(getattr(part, name, None) for part in parts(dataset) for name in leaves_out)
     found = alarms(images, names, by_design, evaluator.ignore_index) if scored else []
     found += unread(dataset)
     for sentence in found:

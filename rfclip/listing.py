@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from rfclip.datasets import missing_data
@@ -70,7 +71,7 @@ def check_vocabulary(vocabulary: Vocabulary, dataset: Any) -> None:
             raise ValueError(
                 f"the vocabulary has '{names[index]}' in row {there} (counted from 0), where the data set has "
                 f"'{names[there]}'; '{names[index]}' is its class {index}: write the rows in the data set's order, "
-                f"{shortened(list(map(str, names)))}"
+                f"{shortened(names)}"
             )
 
 
@@ -99,6 +100,8 @@ def _check_listed(part: Mapping[str, Any]) -> None:
     listed = dataset.ann_file if Path(dataset.ann_file or ".").is_file() else ""
     if not infos and listed:
         raise FileNotFoundError(f"{listed} (ann_file) names no image: write one name per line, without suffix")
+    if listed and type(dataset).load_data_list is BaseSegDataset.load_data_list:
+        _check_lines(Path(listed))
     if infos:
         _check_indices(part.get("indices"), len(infos))
     if loads_labels(part) and infos and not any(info.get("seg_map_path") for info in infos):
@@ -113,6 +116,18 @@ def _check_listed(part: Mapping[str, Any]) -> None:
         folder = dataset.data_prefix.get(key)
         if folder is not None and not any(path.is_file() for path in paths) and (paths or key == "img_path"):
             raise FileNotFoundError(_none_there(dataset, Path(folder or "."), paths, suffix))
+
+
+def _check_lines(path: Path) -> None:
+    """See that every line of a list is a name."""
+    text = path.read_text(encoding="utf-8")
+    blank = sum(not line.strip() for line in text.splitlines())
+    if text.startswith("\ufeff"):
+        raise ValueError(
+            f"{path} starts with a byte order mark, which would be part of the first name: save it without"
+        )
+    if blank:
+        raise ValueError(f"{path} has {blank} blank lines, and every line is a name: take them out")
 
 
 def _check_indices(indices: Any, count: int) -> None:
@@ -147,14 +162,14 @@ def _check_names(dataset: Any, evaluator: Mapping[str, Any]) -> None:
         ValueError: No list of classes, a repeated one, parts with other classes, or more than labels can tell apart.
     """
     classes = dataset.metainfo["classes"]
-    if isinstance(classes, str):
-        raise ValueError(f"metainfo.classes must be a list of names, got the text {classes!r}")
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"metainfo.classes must be a list of names, got {classes!r}")
     for part in parts(dataset):
         if list(part.metainfo["classes"]) != list(classes):
             raise ValueError("the data sets of a ConcatDataset must have the same classes, in the same order")
-    for name, count in Counter(map(str, classes)).items():
+    for name, count in Counter(classes).items():
         if count > 1:
-            where = [index for index, other in enumerate(classes) if str(other) == name]
+            where = [index for index, other in enumerate(classes) if other == name]
             raise ValueError(
                 f"the data set has {count} classes '{name}' ({', '.join(map(str, where))}, counted from 0), whose "
                 "results could not be told apart: give each a name of its own in metainfo.classes"

@@ -44,6 +44,8 @@ def _parts(block: Any) -> list[Any]:
     if not isinstance(block, Mapping):
         raise ValueError(f"test_dataloader.dataset must be a data set or a ConcatDataset of some, got {block!r}")
     if type_name(block) == "ConcatDataset":
+        if not block.get("datasets"):
+            raise ValueError("ConcatDataset needs datasets, a list of data sets")
         return [part for inner in block["datasets"] for part in _parts(inner)]
     if "dataset" in block or "datasets" in block:
         raise ValueError(

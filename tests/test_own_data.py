@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from test_harness import ROOT
 
+from rfclip.compare import Measured, compare
 from rfclip.harness import UserError, is_finished, run
 from rfclip.run_options import Options, build_config
+from rfclip.summary import read_results, table
 
 PIPELINE = """[
     dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]"""
@@ -148,7 +150,9 @@ def test_settings_of_the_loader_count_every_image_once(write: Write, config: str
         ("test_dataloader['dataset'].update(type='PascalVOCDataset', ann_file='')", "take BaseSegDataset for folders"),
         ("own.update(type='PascalVOCDataset', ann_file='img', metainfo=None)", "a check without words failed"),
         ("test_dataloader['dataset']['metainfo'] = dict(palette=[])", "classes` should be specified"),
-        ("test_dataloader['dataset']['metainfo'] = dict(classes='sky')", "must be a list of names, got the text"),
+        ("test_dataloader['dataset']['metainfo'] = dict(classes='sky')", "must be a list of names, got 'sky'"),
+        ("test_dataloader['dataset']['metainfo'] = dict(classes=(0, 1, 2))", "must be a list of names, got (0, 1, 2)"),
+        ("test_dataloader['dataset'] = dict(type='ConcatDataset')", "ConcatDataset needs datasets"),
         ("test_dataloader['dataset']['metainfo'] = dict(classes=('sky', 'tree', 'sky'))", "2 classes 'sky' (0, 2"),
         ("pipeline.insert(1, dict(type='RandomCrop', crop_size=(0, 1)))", "a check without words failed"),
     ],
@@ -165,6 +169,8 @@ def test_what_cannot_be_run_is_one_sentence_before_any_work(write: Write, config
         ("img_suffix='.JPEG'", "no file ends in .JPEG (img_suffix) in data/img, which holds 3 files with .jpg"),
         ("seg_map_suffix='_m.png'", "expected files (seg_map_suffix _m.png); data/ann holds 3 files with .png"),
         ("ann_file='empty.txt'", "data/empty.txt (ann_file) names no image"),
+        ("ann_file='blank.txt'", "data/blank.txt has 1 blank lines"),
+        ("ann_file='marked.txt'", "data/marked.txt starts with a byte order mark"),
         ("ann_file='others.txt'", "data/img/x.jpg is not there, nor is any other of the 2 expected files"),
         ("ann_file='val.txt', img_suffix='.png'", "(img_suffix .png); data/img holds 3 files with .jpg, such as a/1."),
         ("data_prefix=dict(img_path='none', seg_map_path='ann')", "in data/none, which holds no file"),
@@ -173,8 +179,9 @@ def test_what_cannot_be_run_is_one_sentence_before_any_work(write: Write, config
 def test_a_list_or_folder_without_its_files_says_what_lies_there(write: Write, setting: str, words: str) -> None:
     options = write(f"test_dataloader['dataset'].update({setting})\n")
     Path("data/none").mkdir()
-    for name, text in (("empty", "\n"), ("others", "x\ny\n"), ("val", "a/1\nb/1\n")):
-        Path(f"data/{name}.txt").write_text(text.strip("\n") and text)
+    lists = {"empty": "", "blank": "a/1\n\n", "marked": "\ufeffa/1\n", "others": "x\ny\n", "val": "a/1\nb/1\n"}
+    for name, text in lists.items():
+        Path(f"data/{name}.txt").write_text(text, encoding="utf-8")
     assert words in refused(options)
 
 
@@ -268,6 +275,26 @@ def test_labels_of_more_than_8_bits_are_no_other_class(write: Write) -> None:
 def test_label_maps_of_colours_are_named(write: Write, values: np.ndarray, words: str) -> None:
     sentence = refused(write(maps={"a": values}))
     assert "data/ann/a.png" in sentence and words in sentence and "convert it" in sentence
+
+
+def test_label_maps_of_other_depths_keep_their_values(write: Write) -> None:
+    options = write("own['seg_map_suffix'] = '.tif'\n", {"a": labels(), "b": labels(1)})
+    for name, first, kind in (("a", 0, np.int32), ("b", -1, np.int32)):
+        values = labels().astype(kind)
+        values[0, :2] = first
+        Image.fromarray(values).save(f"data/ann/{name}.tif")
+    assert "(the value -1 in its label map; 3 classes)" in run(options)["alarms"][0]
+    Image.fromarray(labels().astype(np.float32)).save("data/ann/a.tif")
+    assert "label map data/ann/a.tif holds numbers of type float32" in refused(options)
+
+
+def test_a_palette_image_is_read_by_its_indices(write: Write) -> None:
+    plain = run(write(maps={"a": labels()}))
+    with Image.open("data/ann/a.png") as image:
+        indexed = image.copy()
+    indexed.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    indexed.save("data/ann/a.png")
+    assert run(write(maps={}))["per_class"] == plain["per_class"]
 
 
 @pytest.mark.parametrize("size", [(9, 1), (1, 9), (1, 1)])
@@ -384,6 +411,11 @@ def test_a_variable_of_the_config_file_is_no_entry(write: Write) -> None:
     assert "it is a variable of the config file" in refused(write(), cfg_options={"pipeline.0.type": "x"})
 
 
-def test_results_of_a_run_without_labels_are_plain_json(write: Write) -> None:
+def test_results_of_a_run_without_labels_are_plain_json_and_no_score_in_a_table(write: Write) -> None:
     run(changed(write(f"own['pipeline'] = {UNLABELLED}\n"), out="out"))
+    (row,) = table(read_results(Path("runs")))
+    assert row["mIoU"] is None and "no labels" in row["note"]
+    measured = Measured("paper", read_results(Path("runs"))["own"], {})
+    with pytest.raises(ValueError, match="own has no scores, because nothing is labelled"):
+        compare("own", [measured])
     assert json.loads(Path("runs/own/results.json").read_text())["per_class"]["sky"] == {"IoU": None, "Acc": None}
