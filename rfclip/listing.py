@@ -123,9 +123,7 @@ def _check_lines(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     blank = sum(not line.strip() for line in text.splitlines())
     if text.startswith("\ufeff"):
-        raise ValueError(
-            f"{path} starts with a byte order mark, which would be part of the first name: save it without"
-        )
+        raise ValueError(f"{path} starts with a byte order mark, a part of the first name then: save it without")
     if blank:
         raise ValueError(f"{path} has {blank} blank lines, and every line is a name: take them out")
 
