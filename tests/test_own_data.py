@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_harness import ROOT
+from test_harness import ROOT, command
 
 from rfclip.compare import Measured, compare
 from rfclip.harness import UserError, is_finished, run
@@ -194,6 +195,12 @@ def test_a_test_set_without_labels_gives_label_maps_and_no_scores(write: Write, 
     assert results["metrics"] == {"mIoU": None, "aAcc": None, "mAcc": None} and results["alarms"] == []
     assert set(results["per_class"]) == {"sky", "tree", "road"} and results["expected"] is None
     assert is_finished(changed(options, out="out"))
+
+
+def test_the_command_line_says_at_its_end_what_came_of_it(write: Write) -> None:
+    line, environment = command(ROOT, write(f"own['pipeline'] = {UNLABELLED}\n"), 1, "--out=out")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600, check=True)
+    assert done.stderr.strip().splitlines()[-1].startswith("done: no scores, because nothing is labelled")
 
 
 def test_format_only_needs_no_label_files_and_takes_the_evaluators_folder(write: Write) -> None:
