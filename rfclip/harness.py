@@ -191,7 +191,7 @@ def _finished(log: AreaLog, dataset: Any, cfg: Config, files: RunFiles) -> dict[
         return None
     asked = {f"m{name}" for metric in cfg.test_evaluator.get("iou_metrics", ()) for name in MEASURES[metric]}
     whole = len(_with_files(log.read(len(dataset.metainfo["classes"])), dataset, files)) == len(dataset)
-    return results if whole and asked <= results["metrics"].keys() else None
+    return results if whole and asked <= results.get("metrics", {}).keys() else None
 
 
 def _connect(cfg: Config, log: AreaLog, dataset: Any, files: RunFiles, options: Options) -> None:
