@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class ImageAreas:
         ignored: Pixels with the ignored label.
         invalid: Pixels whose label is no class and not the ignored one either.
         data: Fingerprint of the files that were read; see :func:`fingerprint`.
+        strange: A label that is no class and not the ignored one, as it stands in the file; None if there is none.
+        written: Fingerprints of the files that were written for the image, by kind; see rfclip/run_files.py.
     """
 
     image: str
@@ -41,12 +43,14 @@ class ImageAreas:
     ignored: int
     invalid: int
     data: str = ""
+    strange: int | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def to_line(self, run: str = "") -> str:
         """One line of JSON that says to which run it belongs; classes without a pixel are left out."""
         areas = {str(index): row.tolist() for index, row in enumerate(self.classes) if row.any()}
-        counts = {"areas": areas, "ignored": self.ignored, "invalid": self.invalid}
-        return json.dumps({"run": run, "image": self.image, "data": self.data, **counts})
+        counts = {"areas": areas, "ignored": self.ignored, "invalid": self.invalid, "strange": self.strange}
+        return json.dumps({"run": run, "image": self.image, "data": self.data, "written": dict(self.written), **counts})
 
     @classmethod
     def from_line(cls, line: str, num_classes: int, run: str = "") -> ImageAreas:
@@ -63,7 +67,9 @@ class ImageAreas:
             for index, row in entry["areas"].items():
                 classes[int(index)] = row
             counts = (int(entry["ignored"]), int(entry["invalid"]))
-            return cls(str(entry["image"]), classes, *counts, str(entry["data"]))
+            return cls(
+                str(entry["image"]), classes, *counts, str(entry["data"]), entry["strange"], dict(entry["written"])
+            )
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"no line of areas of {num_classes} classes: {line[:80]!r}") from error
 
@@ -91,8 +97,9 @@ def count_areas(
     counted = label != ignore_index
     predicted, labelled = prediction[counted].long(), label[counted].long()
     columns = [_histogram(values, num_classes) for values in (predicted[predicted == labelled], predicted, labelled)]
-    valid = int(columns[2].sum())
-    return ImageAreas(image, np.stack(columns, axis=1), int((~counted).sum()), int(counted.sum()) - valid, data)
+    invalid = labelled[(labelled < 0) | (labelled >= num_classes)]
+    strange = int(invalid[0]) if len(invalid) else None
+    return ImageAreas(image, np.stack(columns, axis=1), int((~counted).sum()), len(invalid), data, strange)
 
 
 def fingerprint(info: Mapping[str, Any]) -> str:

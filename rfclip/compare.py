@@ -118,9 +118,11 @@ def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000)
         resamples: See :func:`difference`.
 
     Raises:
-        ValueError: They were not measured under one protocol, or not on the same images.
+        ValueError: They were not measured under one protocol, or not on the same images, or have no scores.
     """
     reference = measured[0]
+    if reference.results["metrics"]["mIoU"] is None:
+        raise ValueError(f"{benchmark} has no scores, because nothing is labelled: there is nothing to compare")
     rows = []
     for one in measured:
         manifest = one.results["manifest"]

@@ -1,13 +1,19 @@
-"""The two dataset classes that mmsegmentation lacks, and a look at whether a benchmark's files are there."""
+"""The two dataset classes that mmsegmentation lacks, how a data set's files are read, and whether they are there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
+import mmcv
+import numpy as np
+from mmengine import fileio
+from mmengine.dataset import Compose
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from rfclip.areas import DataError, fingerprint
@@ -83,31 +89,92 @@ class COCOObjectDataset(BaseSegDataset):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
 
+class ExactLabels(LoadAnnotations):
+    """mmsegmentation's LoadAnnotations for label maps of any depth: it casts to 8 bits, where 261 becomes class 5.
+
+    Args:
+        like: Whose settings it takes over.
+        void: Label of what does not count: zeros where 1 is taken off, and classes that the data set leaves out.
+    """
+
+    def __init__(self, like: LoadAnnotations, void: int = 255) -> None:
+        self.__dict__.update(vars(like))
+        self.void = void
+
+    def _load_seg_map(self, results: dict[str, Any]) -> None:
+        """Read the label map, and rename its values as mmsegmentation does.
+
+        Raises:
+            DataError: It is no image of one whole number per pixel, or two settings contradict each other.
+        """
+        path, reduce = results["seg_map_path"], bool(results.get("reduce_zero_label", False))
+        if self.reduce_zero_label not in (None, reduce):
+            raise DataError(
+                f"reduce_zero_label is {self.reduce_zero_label} in LoadAnnotations, but {reduce} in the data set: "
+                "set it in the data set alone"
+            )
+        read = fileio.get(path, backend_args=self.backend_args)
+        found = mmcv.imfrombytes(read, flag="unchanged", backend=self.imdecode_backend)
+        found = found[..., 0] if found.ndim == 3 and found.shape[2] == 1 else found
+        if found.ndim != 2 or found.dtype.kind not in "bui":
+            kind = f"{found.shape[2]} channels of colour" if found.ndim == 3 else f"numbers of type {found.dtype}"
+            raise DataError(f"label map {path} holds {kind}, expected one class index per pixel: convert it")
+        labels = found.astype(np.int64)
+        if reduce:
+            labels = np.where((labels == 0) | (labels == self.void), self.void, labels - 1)
+        renamed = labels.copy()
+        for old, new in (results.get("label_map") or {}).items():
+            renamed[labels == old] = new
+        lowest, highest = renamed.min(initial=0), renamed.max(initial=0)
+        narrow = np.uint8 if lowest >= 0 and highest <= 255 else np.int32  # 8 bits are quicker, and resized as ever
+        results["gt_seg_map"] = renamed.astype(narrow)
+        results["seg_fields"].append("gt_seg_map")
+
+
 class CheckedPipeline:
     """A data set's transforms, whose errors name the image and whose samples know the fingerprint of their files.
 
     Args:
         pipeline: The transforms, from what the data set knows of an image to what the model gets.
+        void: As in :class:`ExactLabels`, which replaces LoadAnnotations.
     """
 
-    def __init__(self, pipeline: Callable[[dict[str, Any]], Any]) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Compose, void: int = 255) -> None:
+        steps = (ExactLabels(step, void) if type(step) is LoadAnnotations else step for step in pipeline.transforms)
+        self.pipeline = Compose([*steps])
 
     def __call__(self, info: dict[str, Any]) -> Any:
         """Transform; ``info`` is the data set's own of one image.
 
         Raises:
-            DataError: The image or its label map is missing or damaged.
+            DataError: The image or its label map is missing, damaged, or not what it should be.
         """
-        files = " or its labels ".join(str(info[key]) for key in ("img_path", "seg_map_path") if key in info)
+        known: dict[str, Any] = {key: info[key] for key in ("img_path", "reduce_zero_label") if key in info}
+        files = " or its labels ".join(str(info[key]) for key in ("img_path", "seg_map_path") if info.get(key))
         try:
             data = fingerprint(info)
             transformed = self.pipeline(info)
+        except DataError:
+            raise
         except _UNREADABLE as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{files} cannot be read ({type(error).__name__}: {reason})") from error
-        transformed["data_samples"].set_metainfo({"fingerprint": data})
+            raise DataError(f"{files} cannot be read ({type(error).__name__}: {words(error)})") from error
+        if transformed is None:
+            raise DataError(f"a step of the pipeline drops {files}, but every image counts: take that step out")
+        transformed["data_samples"].set_metainfo({**known, "fingerprint": data})
         return transformed
+
+
+def words(error: BaseException) -> str:
+    """The sentence of an error, on one line; of an assertion without one, what it asserts and where."""
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    first = error
+    while (before := first.__cause__ or first.__context__) is not None:
+        first = before
+    if not isinstance(first, AssertionError) or str(first):
+        return text
+    frame = traceback.extract_tb(first.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return " ".join([*([text] if text else []), f"a check without words failed: {frame.line} ({place})"])
 
 
 def missing_data(dataset: Mapping[str, Any]) -> str | None:

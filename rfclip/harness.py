@@ -16,25 +16,28 @@ import numpy as np
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rfclip.alarms import alarms
-from rfclip.areas import AreaLog, DataError
+from rfclip.areas import AreaLog, DataError, ImageAreas
 from rfclip.atomic_write import write_whole
-from rfclip.datasets import CheckedPipeline
-from rfclip.evaluation import score
+from rfclip.datasets import CheckedPipeline, words
+from rfclip.evaluation import MEASURES, score
 from rfclip.expected import verdict
+from rfclip.listing import check_vocabulary, list_dataset, unread
 from rfclip.manifest import circumstances, data_facts, decisive_facts, fingerprints
-from rfclip.run_options import Options, benchmark_name, build_config, list_dataset
+from rfclip.run_files import RunFiles
+from rfclip.run_options import Options, benchmark_name, build_config
+from rfclip.test_set import data_root, named_infos, part_configs, parts, run_files
+from rfclip.vocabulary import load_vocabulary
 
 RESULTS = "results.json"
 LOCK = ".lock"  # held by the run that writes into a folder
 PATIENCE = 15  # seconds; the data loader's workers of a killed run hold its lock for a few more
 # What a config with a wrong entry, or one that is no Python, surfaces as in mmengine and mmseg; --traceback shows where
-_SETUP_ERRORS = (OSError, ValueError, TypeError, KeyError, ImportError, SyntaxError, AttributeError)
+_SETUP_ERRORS = (OSError, ValueError, TypeError, LookupError, ImportError, SyntaxError, AttributeError, AssertionError)
 
 
 class UserError(Exception):
@@ -49,8 +52,9 @@ def is_finished(options: Options) -> bool:
     """
     with _setup():
         cfg = build_config(options)
-        facts = decisive_facts(cfg, options.overrides())
-        return _finished(options.work_dir / benchmark_name(cfg), facts["identity"], list_dataset(cfg)) is not None
+        log = AreaLog(options.work_dir / benchmark_name(cfg), decisive_facts(cfg, options.overrides())["identity"])
+        dataset = list_dataset(cfg)
+        return _finished(log, dataset, cfg, _files(cfg, dataset, options)) is not None
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -68,26 +72,25 @@ def run(options: Options) -> dict[str, Any]:
         cfg = build_config(options)
         dataset = list_dataset(cfg)
         facts = decisive_facts(cfg, options.overrides())
-        _check_classes(facts, dataset)
+        check_vocabulary(load_vocabulary(cfg.model.vocabulary), dataset)
         folder = options.work_dir / benchmark_name(cfg)
     with _alone(folder):
         return _run_alone(cfg, dataset, facts, folder, options)
 
 
-def _run_alone(
-    cfg: Config, dataset: BaseDataset, facts: Mapping[str, Any], folder: Path, options: Options
-) -> dict[str, Any]:
+def _run_alone(cfg: Config, dataset: Any, facts: Mapping[str, Any], folder: Path, options: Options) -> dict[str, Any]:
     with _setup():
-        log = AreaLog(folder, facts["identity"])
-        finished = _prepare(log, facts, dataset, options.resume)
+        log, files = AreaLog(folder, facts["identity"]), _files(cfg, dataset, options)
+        finished = _prepare(log, dataset, cfg, files, options.resume)
         if finished is not None:
-            print_log(f"{folder / RESULTS} is finished and unchanged.{_not_drawn(options)}", "current")
+            print_log(f"{folder / RESULTS} is finished and unchanged.", "current")
             return finished
         before = len(log.read(facts["vocabulary"]["classes"]))
-        _connect(cfg, log, options)
+        _connect(cfg, log, dataset, files, options)
         runner = Runner.from_cfg(cfg)
-        shown = runner.test_loop.dataloader.dataset
-        shown.pipeline = CheckedPipeline(shown.pipeline)
+        void = 255 if len(dataset.metainfo["classes"]) <= 255 else cfg.test_evaluator.ignore_index
+        for part in parts(runner.test_loop.dataloader.dataset):
+            part.pipeline = CheckedPipeline(part.pipeline, void)
     started = time.time()
     with _running(folder):
         runner.test()
@@ -141,10 +144,9 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
         )
 
 
-def _not_drawn(options: Options) -> str:
-    """A hint that nothing is written for what is finished."""
-    asked = [name for name, value in (("--out", options.out), ("--show-dir", options.show_dir)) if value is not None]
-    return f" Nothing is written to {' and '.join(asked)}: run without --resume for that." if asked else ""
+def _files(cfg: Config, dataset: Any, options: Options) -> RunFiles:
+    """The files that this run is asked for; an evaluator's output_dir is what --out is."""
+    return run_files(dataset, options.out or cfg.test_evaluator.get("output_dir"), options.show_dir)
 
 
 def _init_processes(launcher: str) -> None:
@@ -153,67 +155,80 @@ def _init_processes(launcher: str) -> None:
         torch.distributed.init_process_group("gloo")
 
 
-def _prepare(log: AreaLog, facts: Mapping[str, Any], dataset: BaseDataset, resume: bool) -> dict[str, Any] | None:
+def _prepare(log: AreaLog, dataset: Any, cfg: Config, files: RunFiles, resume: bool) -> dict[str, Any] | None:
     """Clear what stands in the folder, or keep what is still true; return finished results, in every process."""
     finished: list[Any] = [None]
     if is_main_process():
-        finished = [_finished(log.folder, facts["identity"], dataset) if resume else None]
+        finished = [_finished(log, dataset, cfg, files) if resume else None]
         if finished[0] is None:
-            lines = log.read(facts["vocabulary"]["classes"]) if resume else {}
+            lines = log.read(len(dataset.metainfo["classes"])) if resume else {}
             now = fingerprints(dataset, lines.keys()) if lines else {}
-            kept = [areas for areas in lines.values() if areas.data == now.get(areas.image)]
-            if len(kept) < len(now):
-                print_log(f"{len(now) - len(kept)} finished images have changed and are done again.", "current")
+            same = {name: areas for name, areas in lines.items() if areas.data == now.get(name)}
+            kept = _with_files(same, dataset, files)
+            if len(same) < len(now):
+                print_log(f"{len(now) - len(same)} finished images have changed and are done again.", "current")
+            if len(kept) < len(same):
+                print_log(f"{len(same) - len(kept)} finished images lack a file and are done again.", "current")
             log.keep(kept)
             (log.folder / RESULTS).unlink(missing_ok=True)
     broadcast_object_list(finished)
     return finished[0]
 
 
-def _finished(folder: Path, identity: str, dataset: BaseDataset) -> dict[str, Any] | None:
-    """The results in a folder, if they are those of these settings and of this data."""
-    results = _read(folder / RESULTS)
+def _with_files(lines: Mapping[str, ImageAreas], dataset: Any, files: RunFiles) -> list[ImageAreas]:
+    """The lines of the images whose files, as far as they are asked for, lie there as the resumed run wrote them."""
+    infos = ((name, info["img_path"]) for name, info in named_infos(dataset) if name in lines)
+    return [lines[name] for name, image in infos if files.are_there(image, lines[name].written)]
+
+
+def _finished(log: AreaLog, dataset: Any, cfg: Config, files: RunFiles) -> dict[str, Any] | None:
+    """The results in a folder, if they are all that is asked for, of these settings and of this data."""
+    results = _read(log.folder / RESULTS)
     manifest = results.get("manifest")
-    if not isinstance(manifest, dict) or manifest.get("identity") != identity:
+    if not isinstance(manifest, dict) or manifest.get("identity") != log.run:
         return None
-    return results if manifest.get("data") == data_facts(fingerprints(dataset)) else None
+    if manifest.get("data") != data_facts(fingerprints(dataset)):
+        return None
+    asked = {f"m{name}" for metric in cfg.test_evaluator.get("iou_metrics", ()) for name in MEASURES[metric]}
+    whole = len(_with_files(log.read(len(dataset.metainfo["classes"])), dataset, files)) == len(dataset)
+    return results if whole and asked <= results.get("metrics", {}).keys() else None
 
 
-def _connect(cfg: Config, log: AreaLog, options: Options) -> None:
-    """Tell metric, sampler, visualizer and runner where things go."""
+def _connect(cfg: Config, log: AreaLog, dataset: Any, files: RunFiles, options: Options) -> None:
+    """Tell metric, sampler and runner where things go."""
     folder, where = log.folder, {"log_dir": str(log.folder), "run": log.run}
     cfg.work_dir = str(folder)
     cfg.experiment_name = cfg.visualizer.name = f"{folder.name}-{time.time_ns()}"  # mmengine keeps them by name
     cfg.launcher = options.launcher
-    data_root = cfg.test_dataloader.dataset.data_root
-    cfg.test_evaluator = dict(cfg.test_evaluator, **where, data_root=data_root, output_dir=options.out)
+    for part in part_configs(cfg):
+        part.test_mode = True  # else an image that a step drops is replaced by another one
+    to = {"output_dir": files.out, "show_dir": files.show_dir}
+    names = {"data_root": data_root(dataset), "image_root": files.image_root, "keep_suffix": files.keep_suffix}
+    cfg.test_evaluator = dict(cfg.test_evaluator, **where, **to, **names)
     cfg.test_dataloader.sampler = dict(type="UnfinishedSampler", **where)
-    if options.show_dir is not None:
-        cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
-        cfg.visualizer.save_dir = options.show_dir
 
 
-def _check_classes(facts: Mapping[str, Any], dataset: BaseDataset) -> None:
-    asked, there = facts["vocabulary"]["classes"], len(dataset.metainfo["classes"])
-    if asked != there:
-        raise ValueError(f"the vocabulary has {asked} classes, but the data set has {there}")
-
-
-def _results(runner: Runner, manifest: dict[str, Any], dataset: BaseDataset, log: AreaLog) -> dict[str, Any]:
+def _results(runner: Runner, manifest: dict[str, Any], dataset: Any, log: AreaLog) -> dict[str, Any]:
     names = dataset.metainfo["classes"]
     areas_of = log.read(len(names))
     images = list(areas_of.values())
     manifest["data"] = data_facts({name: areas.data for name, areas in areas_of.items()})
-    scores = score(np.sum([areas.classes for areas in images], axis=0))
+    evaluator = runner.cfg.test_evaluator
+    total = np.sum([areas.classes for areas in images], axis=0)
+    scores = score(total, evaluator.get("iou_metrics", ()), evaluator.get("beta", 1.0))
     manifest["machine"]["processes"] = get_world_size()
     manifest["weights"] = {**manifest["weights"], **_loaded(runner.model)}
-    found = alarms(images, names)
+    scored = not evaluator.get("format_only", False)
+    leaves_out = ("reduce_zero_label", "label_map")  # what a data set does with classes that it does not count
+    by_design = any(getattr(part, name, None) for part in parts(dataset) for name in leaves_out)
+    found = alarms(images, names, by_design, evaluator.ignore_index) if scored else []
+    found += unread(dataset)
     for sentence in found:
         print_log(sentence, "current", logging.WARNING)
     metrics = {name: None if np.isnan(value) else value for name, value in scores.metrics().items()}
     results: dict[str, Any] = {"metrics": metrics, "per_class": scores.per_class(names), "manifest": manifest}
     results["alarms"] = found
-    results["expected"] = verdict(benchmark_name(runner.cfg), results)
+    results["expected"] = verdict(benchmark_name(runner.cfg), results) if scored else None
     if results["expected"] is not None:
         print_log(results["expected"]["sentence"], "current")
     return results
@@ -258,8 +273,7 @@ def _setup() -> Iterator[None]:
     try:
         yield
     except _SETUP_ERRORS as error:
-        sentence = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-        raise UserError(" ".join(sentence.split())) from error
+        raise UserError(words(error)) from error
 
 
 @contextmanager

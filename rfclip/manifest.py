@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 
-from rfclip.areas import fingerprint, image_name
+from rfclip.areas import fingerprint
 from rfclip.cache import expanded
 from rfclip.clip_loader import local_weights
 from rfclip.configs_path import config_root
+from rfclip.test_set import named_infos, part_configs, type_name
 from rfclip.text import load_templates, load_vocabulary
 from rfclip.version import __version__
 from rfclip.vocabulary import shipped_vocabularies
@@ -44,7 +44,7 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
         cfg: The full config, all options merged in.
         overrides: The command line's options that changed the config, to be shown.
     """
-    model, dataset = cfg.model, cfg.test_dataloader.dataset
+    model = cfg.model
     facts = {
         "config_file": Path(cfg.filename).name if cfg.filename else None,
         "overrides": without_paths(dict(overrides)),
@@ -57,7 +57,7 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
         "layers": model.get("method", {}).get("layers"),
         "pamr": model.get("refiner") is not None,
         "prob_thd": model.get("prob_thd", 0.0),
-        "resize": [list(step.scale) for step in dataset.pipeline if step.type == "Resize"],
+        "resize": _resize(part_configs(cfg)),
         "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
         "precision": model.clip.get("precision", "fp32"),
         "code": {"version": __version__, "sha256": code_hash(), "git": git_commit()},
@@ -70,11 +70,11 @@ def config_facts(cfg: Config) -> dict[str, Any]:
 
     The data root is left out: moved data is the same data, which :func:`data_facts` can tell.
     """
-    dataset = cfg.test_dataloader.dataset.to_dict()
+    told = [key for key in ("beta", "format_only") if key in cfg.test_evaluator]
     parts = {
         "model": cfg.model.to_dict(),
-        "dataset": {key: value for key, value in dataset.items() if key not in ("data_root", "test_mode")},
-        "evaluator": {key: cfg.test_evaluator.get(key) for key in ("type", "ignore_index")},
+        "dataset": _without(cfg.test_dataloader.dataset.to_dict(), ("data_root", "test_mode")),
+        "evaluator": {key: cfg.test_evaluator.get(key) for key in ("type", "ignore_index", *told)},
         "loop": cfg.get("test_cfg"),
         "data_preprocessor": cfg.get("data_preprocessor"),
     }
@@ -122,16 +122,14 @@ def data_facts(prints: Mapping[str, str]) -> dict[str, Any]:
     return {"images": len(lines), "sha256": _sha256("\n".join(lines))}
 
 
-def fingerprints(dataset: BaseDataset, names: Collection[str] | None = None) -> dict[str, str]:
+def fingerprints(dataset: Any, names: Collection[str] | None = None) -> dict[str, str]:
     """Fingerprint of each image's files, by the image's name; reads all of them.
 
     Args:
         dataset: The data set.
         names: Only of these images; None: of all.
     """
-    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
-    named = ((image_name(info["img_path"], dataset.data_root), info) for info in infos)
-    return {name: fingerprint(info) for name, info in named if names is None or name in names}
+    return {name: fingerprint(info) for name, info in named_infos(dataset) if names is None or name in names}
 
 
 @lru_cache(maxsize=1)
@@ -165,6 +163,20 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, str) and expanded(value).is_absolute()):
         return Path(value).name
     return value
+
+
+def _without(value: Any, keys: Collection[str]) -> Any:
+    """Nested dicts and lists without some keys."""
+    if isinstance(value, Mapping):
+        return {key: _without(entry, keys) for key, entry in value.items() if key not in keys}
+    return [_without(entry, keys) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _resize(parts: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The sizes, or factors, of all steps that resize."""
+    steps = [step for part in parts for step in part.get("pipeline", ()) if type_name(step) == "Resize"]
+    sizes = (step.get("scale", step.get("scale_factor")) for step in steps)
+    return [list(size) if isinstance(size, (list, tuple)) else size for size in sizes]
 
 
 def _vocabulary_facts(spec: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
 
 from rfclip.clip_loader import brings_weights
+from rfclip.config_keys import check_keys, warn_of_near_keys
 from rfclip.configs_path import config_root
-from rfclip.datasets import missing_data
+from rfclip.evaluation import MEASURES
+from rfclip.test_set import check_loader, loads_labels, part_configs, without_labels
+
+_OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only"}  # settings of the evaluator
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def build_config(options: Options) -> Config:
     if not Path(options.config).is_file():
         raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
     cfg = Config.fromfile(options.config)
+    warn_of_near_keys(cfg)
     if options.profile is not None:
         cfg.merge_from_dict(Config.fromfile(profile_file(options.profile)).to_dict())
     if options.pamr:
@@ -94,8 +95,11 @@ def build_config(options: Options) -> Config:
             cfg.model.clip[name] = getattr(options, name)
     if options.data_root is not None:
         _move_data(cfg, options.data_root)
+    check_keys(cfg, options.cfg_options)
     _merge(cfg, options.cfg_options)
+    check_loader(cfg)
     _check_evaluator(cfg)
+    _check_labels(cfg, options)
     return cfg
 
 
@@ -125,10 +129,15 @@ def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
     Raises:
         ValueError: The two are changed to different things.
     """
-    before = deepcopy((cfg.get("test_pipeline"), cfg.test_dataloader.dataset.pipeline))
+    part_configs(cfg)  # says what is missing
+    before = deepcopy((cfg.get("test_pipeline"), cfg.test_dataloader.dataset.get("pipeline")))
     cfg.merge_from_dict(dict(entries))
-    shown, used = cfg.get("test_pipeline"), cfg.test_dataloader.dataset.pipeline
-    if shown is None:
+    shown, used = cfg.get("test_pipeline"), cfg.test_dataloader.dataset.get("pipeline")
+    if used is None and shown != before[0]:
+        raise ValueError(
+            "test_pipeline is no part of a ConcatDataset: change test_dataloader.dataset.datasets.0.pipeline"
+        )
+    if shown is None or used is None:
         return
     if shown != used and shown != before[0] and used != before[1]:
         raise ValueError("test_pipeline and test_dataloader.dataset.pipeline are given and differ: give one of them")
@@ -136,22 +145,53 @@ def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
 
 
 def _check_evaluator(cfg: Config) -> None:
-    """Let the evaluator be the one that results.json is made from; mmseg's IoUMetric, for mIoU, becomes it.
+    """Let the evaluator be the one that results.json is made from; mmseg's IoUMetric, or several of them, become it.
 
     Raises:
-        ValueError: Another evaluator, several, or settings that it does not have.
+        ValueError: Another evaluator, several that differ in more than their metrics, or settings that it has not.
     """
     given = cfg.get("test_evaluator")
-    entries = list(given) if isinstance(given, (list, tuple)) else [given]
-    only = dict(entries[0]) if len(entries) == 1 and entries[0] is not None else {}
-    kind, metrics = only.pop("type", None), list(only.pop("iou_metrics", ["mIoU"]))
-    known = only.keys() <= {"ignore_index", "prefix", "collect_device"}
-    if kind not in ("ExactIoUMetric", "IoUMetric") or metrics != ["mIoU"] or not known:
+    entries = [dict(entry or {}) for entry in (given if isinstance(given, (list, tuple)) else [given])]
+    metrics = dict.fromkeys(name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU")))
+    only = entries[0] if entries and all(entry == entries[0] for entry in entries) else {}
+    kind, alone = only.pop("type", None), only.get("format_only", False)  # with it, output_dir is what --out is
+    known = only.keys() <= _OWN | ({"output_dir"} if alone else set())
+    if kind not in ("ExactIoUMetric", "IoUMetric") or not metrics.keys() <= {"mIoU", *MEASURES} or not known:
         raise ValueError(
-            "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=...), which gives mIoU, aAcc and mAcc "
-            f"(label maps are written by --out); got {given}"
+            "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=..., iou_metrics=[...]), which gives "
+            f"mIoU, aAcc and mAcc, and more with {' and '.join(map(repr, MEASURES))} (--out writes label maps); "
+            f"got {given}"
         )
+    more = [name for name in metrics if name != "mIoU"]
     cfg.test_evaluator = {"type": "ExactIoUMetric", "ignore_index": 255, **only}
+    if more:
+        cfg.test_evaluator.iou_metrics = more
+
+
+def _names(metrics: Any) -> list[Any]:
+    return [metrics] if isinstance(metrics, str) else list(metrics)
+
+
+def _check_labels(cfg: Config, options: Options) -> None:
+    """Let a test set without labels, or an evaluator with ``format_only``, be a run that writes label maps alone.
+
+    Raises:
+        ValueError: Nothing would be written, or a part has labels and another one has none.
+    """
+    read = [loads_labels(part) for part in part_configs(cfg)]
+    if not cfg.test_evaluator.pop("format_only", False) and all(read):
+        return
+    if any(read) and not all(read):
+        raise ValueError(
+            "some data sets of the ConcatDataset read labels (LoadAnnotations) and some do not: test them apart"
+        )
+    if not (options.out or options.show_dir or cfg.test_evaluator.get("output_dir")):
+        raise ValueError(
+            "this test set has no labels (no LoadAnnotations, or format_only), so there are no scores: give --out "
+            "FOLDER for its label maps, or take python tools/segment.py FOLDER, which needs no config"
+        )
+    cfg.test_evaluator.format_only = True
+    without_labels(cfg)
 
 
 def profile_file(name: str) -> Path:
@@ -185,29 +225,8 @@ def benchmark_name(cfg: Config) -> str:
 
 
 def _move_data(cfg: Config, data_root: str) -> None:
-    dataset = cfg.test_dataloader.dataset
-    old = Path(dataset.data_root)
-    if old.parts[:1] != ("data",):
-        raise ValueError(f"--data-root replaces a leading 'data', but the config's data root is {old}")
-    dataset.data_root = str(Path(data_root, *old.parts[1:]))
-
-
-def list_dataset(cfg: Config) -> BaseDataset:
-    """The test data set without its pipeline: names and METAINFO.
-
-    Raises:
-        FileNotFoundError: Folders or lists are missing, or hold no image.
-        ValueError: An image is listed twice.
-    """
-    missing = missing_data(cfg.test_dataloader.dataset)
-    if missing is not None:
-        raise FileNotFoundError(missing)
-    init_default_scope("mmseg")
-    dataset = DATASETS.build({**cfg.test_dataloader.dataset, "pipeline": [], "test_mode": True})
-    if len(dataset) == 0:
-        raise FileNotFoundError(f"no images in {dataset.data_root}: see datasets/README.md")
-    counts = Counter(Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
-    twice = [path for path, count in counts.items() if count > 1]  # however they are spelt
-    if twice:
-        raise ValueError(f"{twice[0]} stands {counts[twice[0]]} times in {dataset.ann_file}: take out what is double")
-    return dataset
+    for part in part_configs(cfg):
+        old = Path(part.get("data_root") or "")
+        if old.parts[:1] != ("data",):
+            raise ValueError(f"--data-root replaces a leading 'data', but the config's data root is {old}")
+        part.data_root = str(Path(data_root, *old.parts[1:]))

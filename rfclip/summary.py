@@ -131,6 +131,7 @@ def _row(benchmark: str, result: Mapping[str, Any]) -> dict[str, Any]:
     manifest, weights = result["manifest"], result["manifest"]["weights"]
     different = differences(benchmark, manifest)
     notes = [f"not comparable: {', '.join(different)}"] if different else []
+    notes += ["no labels"] if manifest["config"]["evaluator"].get("format_only") else []
     notes += ["see alarms"] if result.get("alarms") else []
     return {
         "benchmark": benchmark,

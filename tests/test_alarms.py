@@ -12,8 +12,8 @@ NAMES = ("sky", "tree", "road")
 SOUND = [[50, 60, 70], [20, 30, 40], [5, 40, 20]]
 
 
-def image(classes: list[list[int]], name: str = "a.jpg", invalid: int = 0) -> ImageAreas:
-    return ImageAreas(name, np.array(classes), 10, invalid)
+def image(classes: list[list[int]], name: str = "a.jpg", invalid: int = 0, ignored: int = 10) -> ImageAreas:
+    return ImageAreas(name, np.array(classes), ignored, invalid)
 
 
 def test_sound_results_raise_none() -> None:
@@ -31,6 +31,29 @@ def test_sound_results_raise_none() -> None:
 )
 def test_what_goes_wrong_silently_is_said(images: list[ImageAreas], message: str) -> None:
     assert any(message in sentence for sentence in alarms(images, NAMES))
+
+
+def test_a_label_that_is_no_class_is_shown() -> None:
+    strange = ImageAreas("bad.png", np.array(SOUND), 0, 3, strange=300)
+    assert "(the value 300 in its label map; 3 classes)" in alarms([strange], NAMES)[0]
+
+
+def test_a_large_ignored_share_is_told_unless_the_data_set_means_it() -> None:
+    many = [image(SOUND, ignored=50)]
+    assert [sentence for sentence in alarms(many, NAMES) if sentence.startswith("28% of all pixels are ignored")]
+    assert alarms(many, NAMES, ignores_by_design=True) == alarms(many, NAMES, ignore_index=0) == []
+
+
+def test_masks_of_0_and_255_are_told_however_small_the_object_is() -> None:
+    mask = [image([[70, 70, 70], [0, 0, 0]], ignored=1)]
+    found = alarms(mask, ("background", "cat"))
+    assert [sentence for sentence in found if "all of 'cat'" in sentence and "masks of 0 and 255" in sentence]
+
+
+def test_a_class_in_no_label_map_is_told_unless_it_is_the_ignored_one() -> None:
+    absent = [image([[50, 60, 70], [0, 30, 0], [5, 40, 20]])]
+    assert any("1 class occurs in no label map (tree)" in sentence for sentence in alarms(absent, NAMES))
+    assert not any("no label map" in sentence for sentence in alarms(absent, NAMES, ignore_index=1))
 
 
 def test_a_class_that_is_everywhere_may_be_predicted_everywhere() -> None:

@@ -97,6 +97,26 @@ def test_scores_are_those_of_mmsegmentation() -> None:
     assert ours.evaluate(6) == pytest.approx(theirs.evaluate(6), abs=0.0101)
 
 
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_other_measures_are_those_of_mmsegmentation(beta: float) -> None:
+    samples = as_samples([random_pair(seed) for seed in range(6)])
+    ours = metric(iou_metrics=["mFscore", "mDice"], beta=beta)
+    theirs = IoUMetric(iou_metrics=["mIoU", "mFscore", "mDice"], beta=beta)
+    theirs.dataset_meta = ours.dataset_meta
+    for each in (ours, theirs):
+        each.process({}, samples)
+    found = ours.evaluate(6)
+    assert found.keys() == {"mIoU", "aAcc", "mAcc", "mFscore", "mPrecision", "mRecall", "mDice"}
+    assert found == pytest.approx(theirs.evaluate(6), abs=0.0101)
+
+
+def test_samples_without_labels_are_an_error() -> None:
+    samples = as_samples([random_pair(0)])
+    del samples[0]["gt_sem_seg"]
+    with pytest.raises(DataError, match=r"images/0\.jpg came out of the pipeline without labels"):
+        metric().process({}, samples)
+
+
 def test_absent_class_is_left_out_and_absent_but_predicted_counts_as_zero() -> None:
     total = np.array([[5, 5, 10], [0, 0, 0], [0, 5, 0]])
     scores = score(total)

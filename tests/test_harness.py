@@ -206,7 +206,7 @@ def test_the_usual_evaluators_become_the_exact_one(options: Options, evaluator: 
     assert cfg.test_evaluator == {"type": "ExactIoUMetric", "ignore_index": 255}
 
 
-@pytest.mark.parametrize("change", [{"iou_metrics": ["mDice"]}, {"type": "CityscapesMetric"}, {"output_dir": "x"}])
+@pytest.mark.parametrize("change", [{"iou_metrics": ["mKappa"]}, {"type": "CityscapesMetric"}, {"output_dir": "x"}])
 def test_other_evaluators_are_refused(options: Options, change: dict[str, Any]) -> None:
     entries = {f"test_evaluator.{key}": value for key, value in change.items()}
     with pytest.raises(UserError, match="test_evaluator must be"):

@@ -16,7 +16,8 @@ from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.explain.analysis import Setting, analyses, load_analysis, measure, write_table
 from rfclip.explain.observations import consistency, observe, write_consistency, write_observation
 from rfclip.harness import UserError
-from rfclip.run_options import Options, add_clip_options, build_config, list_dataset
+from rfclip.listing import list_dataset
+from rfclip.run_options import Options, add_clip_options, build_config
 
 OBSERVATIONS = ("attention", "consistency")
 SAMPLE = Path("data/sample")

@@ -17,7 +17,8 @@ from rfclip.configs_path import BENCHMARKS, benchmark_config
 from rfclip.explain import charts, style
 from rfclip.explain.audit import Audit, Labelled, audit, plain_vocabulary, write_table
 from rfclip.harness import UserError
-from rfclip.run_options import Options, add_clip_options, build_config, list_dataset
+from rfclip.listing import list_dataset
+from rfclip.run_options import Options, add_clip_options, build_config
 from rfclip.segmentor import RFCLIP
 from rfclip.vocabulary import Vocabulary, load_vocabulary
 

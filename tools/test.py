@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from mmengine.config import DictAction
@@ -41,11 +43,19 @@ def main() -> None:
     show_traceback = arguments.pop("traceback")
     os.environ.setdefault("LOCAL_RANK", str(arguments.pop("local_rank")))
     try:
-        run(Options(**arguments))
+        results = run(Options(**arguments))
     except UserError as error:
         if show_traceback:
             raise
         sys.exit(f"error: {error}")
+    if results:
+        print(f"done: {outcome(results)}; see results.json in {arguments['work_dir']}", file=sys.stderr)
+
+
+def outcome(results: Mapping[str, Any]) -> str:
+    """The means, in percent."""
+    known = {name: value for name, value in results["metrics"].items() if value is not None}
+    return ", ".join(f"{name} {value:.2f}" for name, value in known.items()) or "no scores, because nothing is labelled"
 
 
 if __name__ == "__main__":
