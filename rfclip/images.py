@@ -196,13 +196,13 @@ def _sentences(what: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(
-            f"{shown} claims to have more than {most // 10**6} million pixels, and such files "
+            f"{what} claims to have more than {most // 10**6} million pixels, and such files "
             "can be made to fill the memory, so Pillow reads none: make a smaller copy"
         ) from error
     except NotReadError as error:
-        raise ValueError(f"{shown} {error}") from error
+        raise ValueError(f"{what} {error}") from error
     except DAMAGE as error:
-        raise ValueError(f"{shown} cannot be read as an image: {error}") from error
+        raise ValueError(f"{what} cannot be read as an image: {error}") from error
 
 
 def cut_clause(seen: tuple[int, int], short_side: int) -> str | None:

@@ -356,7 +356,7 @@ def test_rare_modes_are_read(mode: str) -> None:
 
 
 def test_empty_pil_images() -> None:
-    with pytest.raises(ValueError, match="a picture of 0 x 3 pixels holds nothing"):
+    with pytest.raises(ValueError, match="the image is empty: it has 0 x 3 pixels"):
         read_image(Image.new("RGB", (0, 3)))
 
 
