@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from rfclip import sample_world
-from rfclip.text import Vocabulary, load_vocabulary
+from rfclip.clip.text import Vocabulary, load_vocabulary
+from rfclip.io import sample_world
 
 MARKER = "sample.json"  # written last: its presence says that the sample is whole
 FORMAT = 1  # raise it when the files change

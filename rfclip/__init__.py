@@ -6,14 +6,21 @@ Importing the package registers its models, methods, data sets and metric in mms
 import importlib
 from typing import Any
 
-from rfclip.compat import enable
+from rfclip.plugin.compat import enable
 
 enable()
 
-from rfclip import datasets, evaluation, loading, methods, preprocess, runtime  # noqa: F401  (they register)
-from rfclip.api import OpenVocabSegmenter, Segmentation
-from rfclip.configs_path import config
-from rfclip.segmentor import RFCLIP, encode_dense
+from rfclip import methods  # noqa: F401  (they register)
+from rfclip.benchmarks import datasets  # noqa: F401  (they register)
+from rfclip.benchmarks.configs import config
+from rfclip.plugin import (
+    loading,  # noqa: F401  (they register)
+    preprocess,  # noqa: F401  (they register)
+    runtime,  # noqa: F401  (they register)
+)
+from rfclip.plugin.segmentor import RFCLIP, encode_dense
+from rfclip.runs import metric as evaluation  # noqa: F401  (they register)
+from rfclip.segment.api import OpenVocabSegmenter, Segmentation
 from rfclip.version import __version__
 
 __all__ = ["RFCLIP", "OpenVocabSegmenter", "Segmentation", "__version__", "config", "encode_dense", "explain"]

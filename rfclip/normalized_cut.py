@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rfclip.precision import at_least_fp32
+from rfclip.clip.precision import at_least_fp32
 
 _LANCZOS_CHECKS = (12, 18, 24, 32, 40, 52, 64)  # steps after which convergence is looked at; then give up
 _CHOLESKY_SLACK = 1e-4  # more than fp32 rounds in the factor of a matrix with eigenvalues in [-1, 3]

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rfclip.checks import check_at_least_zero, check_dims, check_grid, check_range
+from rfclip.clip.precision import at_least_fp32
 from rfclip.normalized_cut import fiedler_vector
-from rfclip.precision import at_least_fp32
 
 _SMALLEST_SUM = 1e-8  # a token that is constant over its channels has no share to give; avoids 0 / 0
 

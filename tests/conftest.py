@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import chromium
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rfclip  # before any test imports mmseg
+from tests.support import chromium
 
 PLANTED_DIMS = (5, 23, 42)
 

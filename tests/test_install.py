@@ -55,7 +55,7 @@ def test_metadata_leaves_mmcv_to_the_user(wheel: Path) -> None:
 def test_config_comes_from_the_installed_package(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
-        "from rfclip.configs_path import config, config_root\n"
+        "from rfclip.benchmarks.configs import config, config_root\n"
         "print(config_root().name, config('cityscapes')['prior']['scope'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)

@@ -15,15 +15,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rfclip import pipeline, windows
-from rfclip.areas import ImageAreas
-from rfclip.clip_loader import load_clip
-from rfclip.images import frame_count, read_image, resize_short_side
-from rfclip.labels import label
+from rfclip.clip.loader import load_clip
+from rfclip.clip.text import load_templates
+from rfclip.clip.weights import WeightsError, read_weights
+from rfclip.io.images import frame_count, read_image, resize_short_side
 from rfclip.methods.base import DenseOutput
-from rfclip.text import load_templates
-from rfclip.vocabulary import distinct_colours, load_vocabulary
-from rfclip.weights import WeightsError, read_weights
+from rfclip.pipeline import steps as pipeline
+from rfclip.pipeline import windows
+from rfclip.pipeline.labels import label
+from rfclip.runs.areas import ImageAreas
+from rfclip.words.vocabulary import distinct_colours, load_vocabulary
 
 few = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -10,14 +10,14 @@ from pathlib import Path
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from mmengine.config import Config
 
-from rfclip.calibrate import read_images, resolve_distraction_dims
-from rfclip.clip_loader import LoadedCLIP, load_clip
-from rfclip.configs_path import BENCHMARKS, benchmark_config
-from rfclip.explain.analysis import Setting, analyses, load_analysis, measure, write_table
-from rfclip.explain.observations import consistency, observe, write_consistency, write_observation
-from rfclip.harness import UserError
-from rfclip.listing import list_dataset
-from rfclip.run_options import Options, add_clip_options, build_config
+from rfclip.analysis.observations import consistency, observe, write_consistency, write_observation
+from rfclip.analysis.tables import Setting, analyses, load_analysis, measure, write_table
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
+from rfclip.benchmarks.listing import list_dataset
+from rfclip.benchmarks.options import Options, add_clip_options, build_config
+from rfclip.clip.loader import LoadedCLIP, load_clip
+from rfclip.methods.distraction import read_images, resolve_distraction_dims
+from rfclip.runs.run import UserError
 
 OBSERVATIONS = ("attention", "consistency")
 SAMPLE = Path("data/sample")

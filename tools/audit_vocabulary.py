@@ -13,14 +13,15 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
-from rfclip.configs_path import BENCHMARKS, benchmark_config
-from rfclip.explain import charts, style
-from rfclip.explain.audit import Audit, Labelled, audit, plain_vocabulary, write_table
-from rfclip.harness import UserError
-from rfclip.listing import list_dataset
-from rfclip.run_options import Options, add_clip_options, build_config
-from rfclip.segmentor import RFCLIP
-from rfclip.vocabulary import Vocabulary, load_vocabulary
+from rfclip.analysis import charts
+from rfclip.analysis.audit import Audit, Labelled, audit, plain_vocabulary, write_table
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
+from rfclip.benchmarks.listing import list_dataset
+from rfclip.benchmarks.options import Options, add_clip_options, build_config
+from rfclip.explain import style
+from rfclip.plugin.segmentor import RFCLIP
+from rfclip.runs.run import UserError
+from rfclip.words.vocabulary import Vocabulary, load_vocabulary
 
 SAMPLE = Path("data/sample")
 

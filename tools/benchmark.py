@@ -12,11 +12,11 @@ from pathlib import Path
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import torch
 
-from rfclip.benchmark.bench import FULL, QUICK
-from rfclip.benchmark.memory import environment
-from rfclip.benchmark.report import Report
-from rfclip.benchmark.run import GROUPS, ROWS, measure, row_names
-from rfclip.benchmark.weights import NoDistractorsError
+from rfclip.cost.bench import FULL, QUICK
+from rfclip.cost.memory import environment
+from rfclip.cost.report import Report
+from rfclip.cost.run import GROUPS, ROWS, measure, row_names
+from rfclip.cost.weights import NoDistractorsError
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = Path("data/sample")

@@ -10,11 +10,11 @@ from pathlib import Path
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 import torch
 
-from rfclip import calibrate
-from rfclip.clip_loader import brings_weights, load_clip
-from rfclip.explain.calibration import add_to_data_file, calibrated, rule, write_report
-from rfclip.run_options import add_clip_options
-from rfclip.sample_world import calibration_images
+from rfclip.analysis.calibration import add_to_data_file, calibrated, rule, write_report
+from rfclip.benchmarks.options import add_clip_options
+from rfclip.clip.loader import brings_weights, load_clip
+from rfclip.io.sample_world import calibration_images
+from rfclip.methods import distraction as calibrate
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,9 +14,9 @@ from typing import Any
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from tqdm import tqdm
 
-from rfclip.configs_path import BENCHMARKS
-from rfclip.datacheck import Report, check
-from rfclip.labelcheck import Finding
+from rfclip.benchmarks.checks import Report, check
+from rfclip.benchmarks.configs import BENCHMARKS
+from rfclip.benchmarks.label_checks import Finding
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

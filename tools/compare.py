@@ -13,12 +13,19 @@ from typing import Any
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-from rfclip.areas import AreaLog
-from rfclip.compare import Measured, as_markdown, as_text, compare
-from rfclip.configs_path import BENCHMARKS, benchmark_config
-from rfclip.datasets import missing_data
-from rfclip.harness import RESULTS, UserError, is_finished
-from rfclip.run_options import Options, add_clip_options, benchmark_name, build_config, clip_command, profile_file
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
+from rfclip.benchmarks.datasets import missing_data
+from rfclip.benchmarks.options import (
+    Options,
+    add_clip_options,
+    benchmark_name,
+    build_config,
+    clip_command,
+    profile_file,
+)
+from rfclip.runs.areas import AreaLog
+from rfclip.runs.compare import Measured, as_markdown, as_text, compare
+from rfclip.runs.run import RESULTS, UserError, is_finished
 
 ROOT = Path(__file__).resolve().parents[1]
 PEAK = "peak.json"

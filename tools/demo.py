@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-from rfclip.run_options import add_clip_options
+from rfclip.benchmarks.options import add_clip_options
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-from rfclip.configs_path import BENCHMARKS, benchmark_config
-from rfclip.datasets import missing_data
-from rfclip.harness import RESULTS, UserError, is_finished
-from rfclip.run_options import Options, add_clip_options, build_config, clip_command
-from rfclip.summary import as_text, read_result, table, write
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
+from rfclip.benchmarks.datasets import missing_data
+from rfclip.benchmarks.options import Options, add_clip_options, build_config, clip_command
+from rfclip.runs.run import RESULTS, UserError, is_finished
+from rfclip.runs.summary import as_text, read_result, table, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = Path("data/sample")

@@ -10,18 +10,18 @@ from typing import Any
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-from rfclip.api import OpenVocabSegmenter
+from rfclip.benchmarks.options import add_clip_options, method_block
+from rfclip.clip.towers import num_layers
 from rfclip.explain.explanation import shown_layers
 from rfclip.explain.figures import PLOTS, choose
 from rfclip.explain.report import explain
-from rfclip.fonts import printable
-from rfclip.images import BANDS_HELP, SHORT_SIDE_HELP, cut_clause, parse_bands, resized_size, sentence
-from rfclip.pictures import Picture, find_pictures, read_frames
-from rfclip.run_options import add_clip_options, method_block
-from rfclip.segment_files import Outcome
-from rfclip.vit import num_layers
-from rfclip.vocabulary import Vocabulary
-from rfclip.words import read_classes
+from rfclip.io.fonts import printable
+from rfclip.io.images import BANDS_HELP, SHORT_SIDE_HELP, cut_clause, parse_bands, resized_size, sentence
+from rfclip.segment.api import OpenVocabSegmenter
+from rfclip.segment.files import Outcome
+from rfclip.segment.find import Picture, find_pictures, read_frames
+from rfclip.words.typed import read_classes
+from rfclip.words.vocabulary import Vocabulary
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

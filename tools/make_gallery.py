@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from sklearn.datasets import load_sample_image
 
-from rfclip import sample_world
-from rfclip.api import OpenVocabSegmenter
-from rfclip.calibrate import SCENES
+from rfclip.analysis.calibration import calibrated, write_report
+from rfclip.analysis.observations import observe, write_observation
+from rfclip.benchmarks.options import add_clip_options
 from rfclip.explain import examine, style
-from rfclip.explain.calibration import calibrated, write_report
 from rfclip.explain.figures import PLOTS, draw
-from rfclip.explain.observations import observe, write_observation
-from rfclip.run_options import add_clip_options
+from rfclip.io import sample_world
+from rfclip.methods.distraction import SCENES
+from rfclip.segment.api import OpenVocabSegmenter
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "gallery"
 WORDS = ("sky", "grass", "cat", "person", "building", "road", "dog", "sea")

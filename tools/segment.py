@@ -10,14 +10,14 @@ from pathlib import Path
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from tqdm import tqdm
 
-from rfclip.api import OpenVocabSegmenter
-from rfclip.fonts import printable
-from rfclip.images import BANDS_HELP, SHORT_SIDE_HELP, parse_bands
-from rfclip.overlay import OPACITY
-from rfclip.pictures import find_pictures
-from rfclip.run_options import add_clip_options, method_block
-from rfclip.segment_files import Outcome, prepare_folder, segment_files
-from rfclip.words import choose_background, hint, read_classes, with_background
+from rfclip.benchmarks.options import add_clip_options, method_block
+from rfclip.io.fonts import printable
+from rfclip.io.images import BANDS_HELP, SHORT_SIDE_HELP, parse_bands
+from rfclip.segment.api import OpenVocabSegmenter
+from rfclip.segment.files import Outcome, prepare_folder, segment_files
+from rfclip.segment.find import find_pictures
+from rfclip.segment.overlay import OPACITY
+from rfclip.words.typed import choose_background, hint, read_classes, with_background
 
 CLASSES = (
     'class names: commas part classes, | the names of one class, "\\," and "\\|" stand for the signs themselves; or a '

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-from rfclip.expected import entry
-from rfclip.summary import as_text, read_results, table, write
+from rfclip.runs.expected import entry
+from rfclip.runs.summary import as_text, read_results, table, write
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 from mmengine.config import DictAction
 
-from rfclip.harness import UserError, run
-from rfclip.run_options import Options, add_clip_options
+from rfclip.benchmarks.options import Options, add_clip_options
+from rfclip.runs.run import UserError, run
 
 
 def parse() -> argparse.Namespace:

@@ -28,9 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-import rfclip.vit as V
-from rfclip import sample_world
-from rfclip.text import load_templates, load_vocabulary
+import rfclip.clip.towers as V
+from rfclip.clip.text import load_templates, load_vocabulary
+from rfclip.io import sample_world
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
 DISTRACTION_CHANNELS = (41, 137)

@@ -9,16 +9,16 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from rfclip import sample_world
-from rfclip.api import OpenVocabSegmenter, Segmentation
+from rfclip.benchmarks.options import method_block
 from rfclip.explain.explanation import examine
 from rfclip.explain.figures import draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.explain.report import facts_of
-from rfclip.images import frame_count, image_size, read_with_notes
-from rfclip.run_options import method_block
-from rfclip.vocabulary import Vocabulary, load_vocabulary, shipped_vocabularies
-from rfclip.words import parse_classes, with_background
+from rfclip.io import sample_world
+from rfclip.io.images import frame_count, image_size, read_with_notes
+from rfclip.segment.api import OpenVocabSegmenter, Segmentation
+from rfclip.words.typed import parse_classes, with_background
+from rfclip.words.vocabulary import Vocabulary, load_vocabulary, shipped_vocabularies
 
 MOST_BYTES = 20_000_000  # of an uploaded file
 MOST_PIXELS = 16_000_000  # of an uploaded picture

@@ -12,7 +12,7 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from rfclip.api import Segmentation
+from rfclip.segment.api import Segmentation
 
 TEMPLATE = Path(__file__).parent / "viewer.html"
 LONGEST_SIDE = 1280  # pixels of the page's picture; a larger one is shown smaller

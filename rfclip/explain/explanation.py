@@ -14,19 +14,19 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rfclip import pipeline
-from rfclip import vit as V
-from rfclip.api import Names, OpenVocabSegmenter
-from rfclip.calibrate import resolve_distraction_dims
 from rfclip.checks import check_indices
+from rfclip.clip import towers as V
+from rfclip.clip.precision import own_precision
+from rfclip.clip.text import load_vocabulary, text_embeddings
 from rfclip.explain.recorder import Recorder
-from rfclip.images import ImageSource, read_image, resize_short_side
+from rfclip.io.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import DenseOutput
-from rfclip.precision import own_precision
+from rfclip.methods.distraction import resolve_distraction_dims
+from rfclip.pipeline import steps as pipeline
+from rfclip.plugin.segmentor import AUTOCAST, build_method
 from rfclip.refocus import distraction_scores
-from rfclip.segmentor import AUTOCAST, build_method
-from rfclip.text import load_vocabulary, text_embeddings
-from rfclip.vocabulary import Vocabulary
+from rfclip.segment.api import Names, OpenVocabSegmenter
+from rfclip.words.vocabulary import Vocabulary
 
 MOST_PATCHES = 800  # larger grids are not legible, and their attention matrices make pages of many megabytes
 MOST_LAYERS = 12

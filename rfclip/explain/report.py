@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rfclip.api import Names, OpenVocabSegmenter
 from rfclip.explain.explanation import Explanation, examine
 from rfclip.explain.figures import choose, draw, save_all
 from rfclip.explain.page import build_page
-from rfclip.fonts import printable
-from rfclip.images import ImageSource
-from rfclip.result_names import ENDINGS
-from rfclip.segment_files import prepare_folder
+from rfclip.io.fonts import printable
+from rfclip.io.images import ImageSource
+from rfclip.segment.api import Names, OpenVocabSegmenter
+from rfclip.segment.files import prepare_folder
+from rfclip.segment.names import ENDINGS
 from rfclip.version import __version__
 
 

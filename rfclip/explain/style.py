@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from rfclip import fonts
+from rfclip.io import fonts
 
 Array = NDArray[np.floating]
 SEQUENTIAL = "cividis"

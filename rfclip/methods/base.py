@@ -37,10 +37,8 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-from rfclip.attention import KeyAttention
 from rfclip.checks import check_dims, check_indices
-from rfclip.refocus import distraction_scores
-from rfclip.vit import (
+from rfclip.clip.towers import (
     add_mlp,
     attention_output,
     blocks,
@@ -52,6 +50,8 @@ from rfclip.vit import (
     softmax_attention,
     width,
 )
+from rfclip.methods.attention import KeyAttention
+from rfclip.refocus import distraction_scores
 
 
 class Recorder(Protocol):
@@ -86,7 +86,7 @@ def resolve_dims(dims: str | Sequence[int], vit: VisionTransformer) -> tuple[int
         raise ValueError(
             "distraction_dims='auto' can only be resolved with the weights at hand, which the RFCLIP segmentor "
             "does: build the method through it, or set distraction_dims to "
-            "rfclip.calibrate.resolve_distraction_dims(clip)"
+            "rfclip.methods.distraction.resolve_distraction_dims(clip)"
         )
     return check_dims(dims, width(vit))
 

@@ -12,7 +12,8 @@ from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.attention import KeyAttention
+from rfclip.clip.towers import attention_output, blocks, qkv
+from rfclip.methods.attention import KeyAttention
 from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
@@ -21,7 +22,6 @@ from rfclip.methods.base import (
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import attention_output, blocks, qkv
 
 
 @MODELS.register_module()

@@ -15,6 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from rfclip.checks import check_above_zero
+from rfclip.clip.towers import attention_output, blocks, qkv
 from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
@@ -23,7 +24,6 @@ from rfclip.methods.base import (
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import attention_output, blocks, qkv
 
 
 @MODELS.register_module()

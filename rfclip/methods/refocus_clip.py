@@ -11,8 +11,19 @@ from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.attention import KeyAttention, redistributed_attention, redistributed_matrix
 from rfclip.checks import check_at_least_zero, check_indices, check_range
+from rfclip.clip.towers import (
+    add_mlp,
+    attention_output,
+    blocks,
+    embed,
+    fused_attention,
+    num_layers,
+    qkv,
+    run_block,
+    softmax_attention,
+)
+from rfclip.methods.attention import KeyAttention, redistributed_attention, redistributed_matrix
 from rfclip.methods.base import (
     DenseOutput,
     Recorder,
@@ -31,17 +42,6 @@ from rfclip.refocus import (
     locate_distractors,
     redistribute_attention,
     redistribute_embedding,
-)
-from rfclip.vit import (
-    add_mlp,
-    attention_output,
-    blocks,
-    embed,
-    fused_attention,
-    num_layers,
-    qkv,
-    run_block,
-    softmax_attention,
 )
 
 

@@ -11,8 +11,10 @@ from mmseg.registry import MODELS
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-from rfclip.attention import KeyAttention
 from rfclip.checks import check_at_least_zero, check_grid, check_range
+from rfclip.clip.precision import at_least_fp32
+from rfclip.clip.towers import add_mlp, attention_output, blocks, embed, fused_attention, kv, project, qkv, run_block
+from rfclip.methods.attention import KeyAttention
 from rfclip.methods.base import (
     DenseOutput,
     Recorder,
@@ -24,9 +26,7 @@ from rfclip.methods.base import (
     record_boundary,
     resolve_dims,
 )
-from rfclip.precision import at_least_fp32
 from rfclip.refocus import locate_distractors
-from rfclip.vit import add_mlp, attention_output, blocks, embed, fused_attention, kv, project, qkv, run_block
 
 
 @MODELS.register_module()

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from rfclip.clip.towers import add_mlp, blocks, fused_attention, qkv, softmax_attention
 from rfclip.methods.base import (
     DenseOutput,
     OrdinaryImage,
@@ -21,7 +22,6 @@ from rfclip.methods.base import (
     dense_output,
     ordinary_blocks,
 )
-from rfclip.vit import add_mlp, blocks, fused_attention, qkv, softmax_attention
 
 
 @MODELS.register_module()

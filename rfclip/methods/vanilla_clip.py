@@ -9,8 +9,8 @@ from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from rfclip.clip.towers import blocks, project, run_block
 from rfclip.methods.base import DenseOutput, OrdinaryImage, Recorder, dense_output, ordinary_blocks
-from rfclip.vit import blocks, project, run_block
 
 
 @MODELS.register_module()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rfclip.api import OpenVocabSegmenter
 from rfclip.explain import examine
+from rfclip.segment.api import OpenVocabSegmenter
 
 CLASSES = ["sky", ["temple", "pagoda"], "<tree> & 'bush'"]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from rfclip.api import OpenVocabSegmenter
 from rfclip.explain import examine
 from rfclip.explain.figures import PLOTS, busiest_layer, draw, likeliest_classes
 from rfclip.explain.report import facts_of
-from rfclip.images import resize_short_side
-from rfclip.pipeline import Windows
+from rfclip.io.images import resize_short_side
+from rfclip.pipeline.steps import Windows
+from rfclip.segment.api import OpenVocabSegmenter
 
 
 def test_shapes(explanation):
@@ -82,7 +82,7 @@ def test_distraction_that_padding_made_is_not_the_pictures(segmenter, photo, tur
 
 
 def test_a_picture_slimmer_than_a_patch_is_said_to_be(segmenter, photo, classes, monkeypatch):
-    monkeypatch.setattr("rfclip.images.LONG_SIDE", 150)
+    monkeypatch.setattr("rfclip.io.images.LONG_SIDE", 150)
     e = examine(segmenter, photo[:5], classes)
     assert e.grid == (1, 9)
     assert e.padding.startswith("the picture, 150 x 5 pixels for the network, is slimmer than a patch")
@@ -91,7 +91,7 @@ def test_a_picture_slimmer_than_a_patch_is_said_to_be(segmenter, photo, classes,
 
 @pytest.mark.parametrize("name", ["VanillaCLIP", "SCLIP", "RefocusCLIPRelease"])
 def test_every_method_can_be_explained(clip_files, segmenter, photo, name, classes, monkeypatch):
-    monkeypatch.setattr("rfclip.calibrate.SCENES", 4)
+    monkeypatch.setattr("rfclip.methods.distraction.SCENES", 4)
     other = OpenVocabSegmenter(**clip_files, device="cpu", templates=["a {}."], method={"type": name}, short_side=64)
     e = examine(other, photo, classes, baseline={"type": "ClearCLIP"})
     assert e.methods == ("ClearCLIP", name)

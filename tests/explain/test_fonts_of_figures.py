@@ -1,7 +1,7 @@
 """Figures show names in any script."""
 
-from rfclip import fonts
 from rfclip.explain import style
+from rfclip.io import fonts
 
 
 def test_a_text_gets_a_font_that_has_its_letters_or_an_escape() -> None:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from legible import illegible
 
-from rfclip.explain import Explanation, charts, style
+from rfclip.analysis import charts
+from rfclip.explain import Explanation, style
 from rfclip.explain.figures import PLOTS
+from tests.support.legible import illegible
 
 RNG = np.random.default_rng(0)
 LONG = (

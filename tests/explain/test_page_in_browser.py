@@ -1,10 +1,10 @@
 """The page in a real headless browser: a click on a patch changes the pictures."""
 
-import chromium
 import pytest
 
 from rfclip.explain.figures import PLOTS
 from rfclip.explain.report import write
+from tests.support import chromium
 
 PICTURES = "return [...document.querySelectorAll('#interactive canvas')].map(canvas => canvas.toDataURL())"
 pytestmark = chromium.MARKS

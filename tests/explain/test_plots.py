@@ -5,7 +5,8 @@ import pytest
 from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
-from rfclip.explain import charts, plots, style
+from rfclip.analysis import charts
+from rfclip.explain import plots, style
 
 H, W, LAYERS = 3, 5, (0, 2)
 N = H * W

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
+from rfclip.clip.towers import num_layers
 from rfclip.explain.recorder import Recorder
-from rfclip.vit import num_layers
 
 DIMS = (5, 23, 42)  # of the fixture `planted`
 METHODS = {

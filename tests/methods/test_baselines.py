@@ -1,15 +1,15 @@
 """The baselines against their rendering as loops."""
 
-import loops
 import pytest
 import torch
-from kept import Kept
 from mmseg.registry import MODELS
 
 from rfclip import methods
 from rfclip.methods import NACLIP, DenseOutput
 from rfclip.methods.base import encode_image
 from rfclip.methods.naclip import neighbourhood
+from tests.support import loops
+from tests.support.kept import Kept
 
 BASELINES = ["VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK"]
 SIZES = [(80, 112), (48, 100), (112, 64)]

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-import loops
 import pytest
 import torch
-from kept import Kept
 from mmseg.registry import MODELS
 
+from rfclip.clip.towers import blocks
 from rfclip.methods import MeanKK, RefocusCLIP
-from rfclip.vit import blocks
+from tests.support import loops
+from tests.support.kept import Kept
 
 SIZES = {"native": (80, 112), "square": (64, 64), "tall": (112, 50), "wide": (33, 130), "row": (16, 96)}
 

@@ -1,14 +1,14 @@
 """RefocusCLIPRelease against its rendering as loops; its own functions one by one."""
 
-import loops
 import pytest
 import torch
 import torch.nn.functional as F
-from kept import Kept
 from mmseg.registry import MODELS
 
 from rfclip.methods import RefocusCLIPRelease
 from rfclip.methods.refocus_clip_release import enhance, patch_similarity, smooth
+from tests.support import loops
+from tests.support.kept import Kept
 
 SIZES = {"native": (80, 112), "square": (64, 64), "tall": (112, 50), "wide": (33, 130), "patch": (16, 16)}
 

@@ -1,0 +1,1 @@
+"""The paper's tables and observations, and reports about backbones and vocabularies."""

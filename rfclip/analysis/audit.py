@@ -1,0 +1,239 @@
+"""What class names do to a score: vocabularies compared, names left out one by one, names that win wrong pixels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rfclip.clip import towers as V
+from rfclip.clip.text import text_embeddings
+from rfclip.methods.base import DenseOutput
+from rfclip.pipeline import steps as pipeline
+from rfclip.pipeline.labels import resize
+from rfclip.plugin.segmentor import RFCLIP
+from rfclip.runs.areas import count_areas
+from rfclip.runs.metric import score
+from rfclip.words.vocabulary import Vocabulary, load_vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A picture with its truth.
+
+    Attributes:
+        name: of the picture.
+        inputs: (1, 3, H, W) normalised.
+        truth: (H0, W0) int64 class indices; 255 does not count.
+    """
+
+    name: str
+    inputs: Tensor
+    truth: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What the vocabularies scored. C classes; Q names of the first vocabulary.
+
+    Attributes:
+        classes: C class names.
+        iou: vocabulary -> (C,) IoU in percent, NaN for classes that are neither there nor predicted.
+        names: the Q names of the first vocabulary, as (class index, name).
+        won: (C, Q) pixels of each true class in which the name has the highest cosine; before any threshold.
+        without: (Q,) mIoU in percent when the name is left out; NaN if it is its class's only one or was not tried.
+    """
+
+    classes: tuple[str, ...]
+    iou: Mapping[str, NDArray[np.float64]]
+    names: tuple[tuple[int, str], ...]
+    won: NDArray[np.int64]
+    without: NDArray[np.float64]
+
+    def total(self, vocabulary: str) -> float:
+        """mIoU of a vocabulary, in percent."""
+        return _mean(self.iou[vocabulary])
+
+    def wrong_pixels(self) -> NDArray[np.int64]:
+        """(Q,) pixels of other classes that each name wins."""
+        own = self.won[[index for index, _ in self.names], np.arange(len(self.names))]
+        return self.won.sum(0) - own
+
+    def mostly_from(self, query: int) -> str:
+        """The other class from which a name wins most pixels; '' if from none."""
+        others = self.won[:, query].copy()
+        others[self.names[query][0]] = 0
+        return self.classes[int(others.argmax())] if others.any() else ""
+
+
+def audit(
+    model: RFCLIP,
+    pictures: Iterable[Labelled],
+    vocabularies: Mapping[str, Vocabulary],
+    leave_out: bool = True,
+) -> Audit:
+    """Score vocabularies on pictures; each picture goes through the image tower once.
+
+    Args:
+        model: whose method, prior, threshold and windows are used; its own vocabulary is not.
+        pictures: with truth.
+        vocabularies: the first one's names are looked at one by one.
+        leave_out: also score the first vocabulary without each name that is not its class's only one.
+
+    Raises:
+        ValueError: the vocabularies have different numbers of classes.
+    """
+    first = next(iter(vocabularies.values()))
+    for name, words in vocabularies.items():
+        if len(words.names) != len(first.names):
+            raise ValueError(f"vocabulary {name!r} has {len(words.names)} classes instead of {len(first.names)}")
+    rows = [(index, name) for index, row in enumerate(first.names) for name in row]
+    trials = {name: _queries(model, words) for name, words in vocabularies.items()}
+    lesser = dict(without_each(first)) if leave_out else {}
+    trials |= {f"without {query}": _queries(model, words) for query, words in lesser.items()}
+    tally = _Tally(model, trials, len(first.names), len(rows))
+    for picture in pictures:
+        tally.add(picture)
+    iou = {name: 100 * score(areas).iou for name, areas in tally.areas.items()}
+    without = [_mean(iou[f"without {query}"]) if query in lesser else np.nan for query in range(len(rows))]
+    scores = {name: iou[name] for name in vocabularies}
+    return Audit(first.classes, scores, tuple(rows), tally.won, np.array(without))
+
+
+def without_each(vocabulary: Vocabulary) -> Iterator[tuple[int, Vocabulary]]:
+    """Yield (query, the vocabulary without it) for each name that is not its class's only one."""
+    query = 0
+    for index, row in enumerate(vocabulary.names):
+        for place in range(len(row)):
+            if len(row) > 1:
+                names = list(vocabulary.names)
+                names[index] = row[:place] + row[place + 1 :]
+                yield query, Vocabulary(tuple(names), vocabulary.classes, vocabulary.colours, vocabulary.background)
+            query += 1
+
+
+def plain_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
+    """The data set's own class names, read as plain words, and no aliases."""
+    words = [" ".join(name.replace("_", " ").split()) for name in vocabulary.classes]
+    names = load_vocabulary(words).names
+    return Vocabulary(names, vocabulary.classes, vocabulary.colours, vocabulary.background)
+
+
+def write_table(found: Audit, path: Path) -> None:
+    """One CSV: a line for the total and for each class with its scores, then a line for each name."""
+    total = {name: found.total(name) for name in found.iou}
+    first = next(iter(total))
+    pixels = max(int(found.won.sum()), 1)
+    wrong = found.wrong_pixels()
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        scores = [f"IoU_{name}_%" for name in found.iou]
+        writer.writerow(
+            [
+                "kind",
+                "class",
+                "name",
+                *scores,
+                "mIoU_change_without_it",
+                "pixels_won_%",
+                "of_them_wrong_%",
+                "mostly_from",
+            ]
+        )
+        writer.writerow(["total", "", "", *(_cell(value) for value in total.values())])
+        for index, name in enumerate(found.classes):
+            writer.writerow(["class", name, "", *(_cell(values[index]) for values in found.iou.values())])
+        for query, (index, name) in enumerate(found.names):
+            won = int(found.won[:, query].sum())
+            cells = [_cell(found.without[query] - total[first]), _cell(100 * won / pixels)]
+            cells += [_cell(100 * wrong[query] / won if won else np.nan), found.mostly_from(query)]
+            writer.writerow(["name", found.classes[index], name, *[""] * len(scores), *cells])
+
+
+@dataclass(eq=False)
+class _Tally:
+    """Counts pixels, trial by trial."""
+
+    model: RFCLIP
+    trials: Mapping[str, pipeline.Queries]
+    num_classes: int
+    num_names: int
+    areas: dict[str, NDArray[np.int64]] = field(init=False)
+    won: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.areas = {name: np.zeros((self.num_classes, 3), np.int64) for name in self.trials}
+        self.won = np.zeros((self.num_classes, self.num_names), np.int64)
+
+    @torch.no_grad()
+    def add(self, picture: Labelled) -> None:
+        """Label a picture in every trial."""
+        replay = Replay(self.model.encode)
+        size = (picture.truth.shape[0], picture.truth.shape[1])
+        side = V.patch_size(self.model.loaded.model.visual)
+        for number, (name, queries) in enumerate(self.trials.items()):
+            settings = self.model.settings
+            maps = pipeline.cosine_maps(replay.again(), picture.inputs, queries, settings, side)[0]
+            labels = pipeline.label_image(maps, picture.inputs[0], size, queries, settings).labels.cpu()
+            self.areas[name] += count_areas(picture.name, labels, picture.truth, self.num_classes).classes
+            if number == 0:
+                self.won += winners(maps, picture.truth, self.num_classes)
+
+
+class Replay:
+    """Encodes each piece once, and gives it again in the same order.
+
+    Args:
+        encode: (B, 3, H, W) -> DenseOutput.
+    """
+
+    def __init__(self, encode: pipeline.Encoder) -> None:
+        self._encode = encode
+        self._kept: list[DenseOutput] = []
+
+    def again(self) -> pipeline.Encoder:
+        """An encoder that starts over."""
+        place = iter(range(1 << 30))
+
+        def encode(images: Tensor) -> DenseOutput:
+            number = next(place)
+            if number == len(self._kept):
+                self._kept.append(self._encode(images))
+            return self._kept[number]
+
+        return encode
+
+
+def winners(maps: Tensor, truth: Tensor, num_classes: int) -> NDArray[np.int64]:
+    """Count (C, Q) the pixels of each true class by the name with the highest cosine.
+
+    Args:
+        maps: (Q, h, w) cosines.
+        truth: (H0, W0) class indices; others than 0..C-1 do not count.
+        num_classes: C.
+    """
+    size = (truth.shape[0], truth.shape[1])
+    names = resize(maps, size).argmax(0).cpu()
+    counted = (truth >= 0) & (truth < num_classes)
+    cells = truth[counted].long() * len(maps) + names[counted]
+    return torch.bincount(cells, minlength=num_classes * len(maps)).view(num_classes, len(maps)).numpy()
+
+
+def _queries(model: RFCLIP, vocabulary: Vocabulary) -> pipeline.Queries:
+    text = text_embeddings(model.loaded, vocabulary.queries, model.templates).to(model.text_embeddings.device)
+    return pipeline.Queries.of(text, vocabulary, model.settings)
+
+
+def _mean(values: NDArray[np.float64] | Sequence[float]) -> float:
+    known = np.asarray(values)[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""The data sets on disk: configs and options, dataset classes, checks."""

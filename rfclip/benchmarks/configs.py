@@ -1,0 +1,53 @@
+"""Where the shipped configs are: beside the package in a checkout, inside it in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from rfclip.data import PACKAGE
+
+BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
+
+
+def config_root() -> Path:
+    """Return the folder of the shipped configs (with ``_base_``, ``rfclip`` and ``baselines`` in it).
+
+    Raises:
+        FileNotFoundError: The package was copied without its configs.
+    """
+    package = PACKAGE
+    for folder in (package / "_configs", package.parent / "configs"):
+        if (folder / "_base_").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"no configs beside or inside {package}: install rfclip with pip, or run it from a full checkout"
+    )
+
+
+def benchmark_config(benchmark: str) -> Path:
+    """Return the file of a benchmark's ViT-B/16 config.
+
+    Args:
+        benchmark: One of :data:`BENCHMARKS`.
+
+    Raises:
+        ValueError: Another name.
+    """
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
+    return config_root() / "rfclip" / f"rfclip_vit-b16_{benchmark}.py"
+
+
+def config(benchmark: str) -> dict[str, Any]:
+    """Return the model dict of a benchmark's config, ready for ``MODELS.build``; a fresh copy at each call.
+
+    Args:
+        benchmark: One of :data:`BENCHMARKS`.
+
+    Raises:
+        ValueError: Another name.
+    """
+    return Config.fromfile(benchmark_config(benchmark)).model.to_dict()

@@ -1,0 +1,232 @@
+"""What a benchmark run is told, and the config that comes of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
+from rfclip.benchmarks.configs import config_root
+from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, without_labels
+from rfclip.clip.loader import brings_weights
+from rfclip.runs.metric import MEASURES
+
+_OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only"}  # settings of the evaluator
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run may be told on the command line.
+
+    Attributes:
+        config: A config file.
+        checkpoint: What ``clip.pretrained`` takes, or None to keep the config's.
+        model: What ``clip.model`` takes, or None to keep the config's.
+        profile: 'paper', 'release' or a method, by the name of its file in configs/_base_/profiles or of its
+            class; None keeps the config's method.
+        pamr: Refine with PAMR.
+        data_root: Replaces the leading 'data' of the config's data root.
+        work_dir: Results go to a folder in it named after the benchmark.
+        out: Folder for the predicted label maps.
+        show_dir: Folder for painted images.
+        cfg_options: Config entries to replace at the very end, by dotted key.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        resume: Keep what an interrupted run of the same settings, weights, code and data has finished.
+        quick_gelu, origin: What ``clip.quick_gelu`` and ``clip.origin`` take, or None to keep the config's.
+    """
+
+    config: Path
+    checkpoint: str | None = None
+    model: str | None = None
+    profile: str | None = None
+    pamr: bool = False
+    data_root: str | None = None
+    work_dir: Path = Path("work_dirs")
+    out: str | None = None
+    show_dir: str | None = None
+    cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    launcher: str = "none"
+    resume: bool = False
+    quick_gelu: bool | None = None
+    origin: str | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The options that change the config's numbers, as given."""
+        given = {
+            "checkpoint": self.checkpoint,
+            "model": self.model,
+            "profile": self.profile,
+            "quick_gelu": self.quick_gelu,
+            "origin": self.origin,
+            **self.cfg_options,
+        }
+        return {key: value for key, value in given.items() if value is not None} | {"pamr": self.pamr}
+
+
+def build_config(options: Options) -> Config:
+    """Read the config and merge the options in.
+
+    Raises:
+        FileNotFoundError: No such config.
+        ValueError: An unknown profile, or a data root that cannot be moved.
+    """
+    if not Path(options.config).is_file():
+        raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
+    cfg = Config.fromfile(options.config)
+    warn_of_near_keys(cfg)
+    if options.profile is not None:
+        cfg.merge_from_dict(Config.fromfile(profile_file(options.profile)).to_dict())
+    if options.pamr:
+        cfg.merge_from_dict(Config.fromfile(config_root() / "_base_/refiners/pamr.py").to_dict())
+    if options.model is not None:
+        cfg.model.clip.model = options.model
+        if brings_weights(options.model):
+            cfg.model.clip.pretrained = None
+    if options.checkpoint is not None:
+        cfg.model.clip.pretrained = options.checkpoint
+    for name in ("quick_gelu", "origin"):
+        if getattr(options, name) is not None:
+            cfg.model.clip[name] = getattr(options, name)
+    if options.data_root is not None:
+        _move_data(cfg, options.data_root)
+    check_keys(cfg, options.cfg_options)
+    _merge(cfg, options.cfg_options)
+    check_loader(cfg)
+    _check_evaluator(cfg)
+    _check_labels(cfg, options)
+    return cfg
+
+
+def add_clip_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a weights file does not: its activation and who trained it."""
+    parser.add_argument(
+        "--quick-gelu", type=_yes_or_no, metavar="yes|no", help="the activation, where a file is silent"
+    )
+    parser.add_argument("--origin", help="who trained the weights of a file, e.g. openai")
+
+
+def clip_command(options: Options) -> list[str]:
+    """The same options as a command line gives them, for a process of its own."""
+    quick_gelu = [] if options.quick_gelu is None else [f"--quick-gelu={'yes' if options.quick_gelu else 'no'}"]
+    return quick_gelu + ([] if options.origin is None else [f"--origin={options.origin}"])
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"give yes or no, got {text!r}")
+    return text == "yes"
+
+
+def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
+    """Merge entries by dotted key; `test_pipeline`, a copy for mmseg's inferencers, stays that of the data set.
+
+    Raises:
+        ValueError: The two are changed to different things.
+    """
+    part_configs(cfg)  # says what is missing
+    before = deepcopy((cfg.get("test_pipeline"), cfg.test_dataloader.dataset.get("pipeline")))
+    cfg.merge_from_dict(dict(entries))
+    shown, used = cfg.get("test_pipeline"), cfg.test_dataloader.dataset.get("pipeline")
+    if used is None and shown != before[0]:
+        raise ValueError(
+            "test_pipeline is no part of a ConcatDataset: change test_dataloader.dataset.datasets.0.pipeline"
+        )
+    if shown is None or used is None:
+        return
+    if shown != used and shown != before[0] and used != before[1]:
+        raise ValueError("test_pipeline and test_dataloader.dataset.pipeline are given and differ: give one of them")
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline = used if shown == before[0] else shown
+
+
+def _check_evaluator(cfg: Config) -> None:
+    """Let the evaluator be the one that results.json is made from; mmseg's IoUMetric, or several of them, become it.
+
+    Raises:
+        ValueError: Another evaluator, several that differ in more than their metrics, or settings that it has not.
+    """
+    given = cfg.get("test_evaluator")
+    entries = [dict(entry or {}) for entry in (given if isinstance(given, (list, tuple)) else [given])]
+    metrics = dict.fromkeys(name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU")))
+    only = entries[0] if entries and all(entry == entries[0] for entry in entries) else {}
+    kind, alone = only.pop("type", None), only.get("format_only", False)  # with it, output_dir is what --out is
+    known = only.keys() <= _OWN | ({"output_dir"} if alone else set())
+    if kind not in ("ExactIoUMetric", "IoUMetric") or not metrics.keys() <= {"mIoU", *MEASURES} or not known:
+        raise ValueError(
+            "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=..., iou_metrics=[...]), which gives "
+            f"mIoU, aAcc and mAcc, and more with {' and '.join(map(repr, MEASURES))} (--out writes label maps); "
+            f"got {given}"
+        )
+    more = [name for name in metrics if name != "mIoU"]
+    cfg.test_evaluator = {"type": "ExactIoUMetric", "ignore_index": 255, **only}
+    if more:
+        cfg.test_evaluator.iou_metrics = more
+
+
+def _names(metrics: Any) -> list[Any]:
+    return [metrics] if isinstance(metrics, str) else list(metrics)
+
+
+def _check_labels(cfg: Config, options: Options) -> None:
+    """Let a test set without labels, or an evaluator with ``format_only``, be a run that writes label maps alone.
+
+    Raises:
+        ValueError: Nothing would be written, or a part has labels and another one has none.
+    """
+    read = [loads_labels(part) for part in part_configs(cfg)]
+    if not cfg.test_evaluator.pop("format_only", False) and all(read):
+        return
+    if any(read) and not all(read):
+        raise ValueError(
+            "some data sets of the ConcatDataset read labels (LoadAnnotations) and some do not: test them apart"
+        )
+    if not (options.out or options.show_dir or cfg.test_evaluator.get("output_dir")):
+        raise ValueError(
+            "this test set has no labels (no LoadAnnotations, or format_only), so there are no scores: give --out "
+            "FOLDER for its label maps, or take python tools/segment.py FOLDER, which needs no config"
+        )
+    cfg.test_evaluator.format_only = True
+    without_labels(cfg)
+
+
+def profile_file(name: str) -> Path:
+    """The profile's config file, by its name or the method's: case, '-' and '_' do not matter.
+
+    Raises:
+        ValueError: No such profile.
+    """
+    files = {path.stem: path for path in sorted((config_root() / "_base_/profiles").glob("*.py"))}
+    plain = name.lower().replace("_", "").replace("-", "")
+    plain = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, plain)
+    for stem, path in files.items():
+        if stem.replace("_", "") == plain:
+            return path
+    raise ValueError(f"no profile '{name}'; there are {', '.join(files)}")
+
+
+def method_block(name: str) -> dict[str, Any]:
+    """The method block of a profile.
+
+    Raises:
+        ValueError: No such profile.
+    """
+    block = Config.fromfile(profile_file(name)).model.method.to_dict()
+    return {key: value for key, value in block.items() if key != "_delete_"}
+
+
+def benchmark_name(cfg: Config) -> str:
+    """The benchmark a config is for: its ``benchmark`` entry, or the name of its file."""
+    return str(cfg.get("benchmark") or Path(cfg.filename).stem)
+
+
+def _move_data(cfg: Config, data_root: str) -> None:
+    for part in part_configs(cfg):
+        old = Path(part.get("data_root") or "")
+        if old.parts[:1] != ("data",):
+            raise ValueError(f"--data-root replaces a leading 'data', but the config's data root is {old}")
+        part.data_root = str(Path(data_root, *old.parts[1:]))

@@ -1,0 +1,133 @@
+"""Arithmetic and parameters, counted while the real thing runs.
+
+torch's FlopCounterMode counts matrix products and convolutions, two operations per multiply-add, and nothing
+else: no element-wise arithmetic, no softmax, no normalisation. It does not know the fused attention of the CPU and
+the in-place products, and would count them as nothing; they are added here, and so are the factorisations of the
+normalised cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from rfclip import methods
+from rfclip.clip.architecture import build
+from rfclip.cost.bench import Size, plain
+from rfclip.cost.weights import Tower, build_tower, model_config, smooth_images
+
+METHODS = (
+    "VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK", "RefocusCLIPRelease", "RefocusCLIP",
+)  # fmt: skip
+BACKBONES = ("ViT-B-16", "ViT-L-14", "ViT-H-14")
+SIZES: tuple[Size, ...] = ((224, 224), (336, 448))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs.
+
+    Attributes:
+        backbone: open_clip model name.
+        method: class name of the method, or 'plain': the tower without a method.
+        size: (height, width) of the image in pixels.
+        flops: operations, two per multiply-add; text tower and labels not included.
+        tower_parameters: of the image tower.
+        clip_parameters: of both towers.
+    """
+
+    backbone: str
+    method: str
+    size: Size
+    flops: int
+    tower_parameters: int
+    clip_parameters: int
+
+
+def count_flops(task: Callable[[], object]) -> int:
+    """Count the operations of a task: matrix products, convolutions, attention and factorisations."""
+    counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
+    with counter:
+        task()
+    return counter.get_total_flops()
+
+
+def count_parameters(model: str | Mapping[str, Any]) -> tuple[int, int]:
+    """Return the parameters of a model's image tower, and of both towers; no memory is needed."""
+    with torch.device("meta"):
+        clip = build(model_config(model), True, "the backbone")
+    return _count(clip.visual), _count(clip)
+
+
+def measure(model: str | Mapping[str, Any], name: str) -> list[Cost]:
+    """Count every method on a model, on planted weights so that no work is skipped; `name` is to be printed."""
+    tower = build_tower(model)
+    parameters = count_parameters(model)
+    return [
+        Cost(name, method, size, count_flops(task), *parameters)
+        for size in SIZES
+        for method, task in _tasks(tower, smooth_images(1, *size, seed=7)).items()
+    ]
+
+
+def _tasks(tower: Tower, images: Tensor) -> dict[str, Callable[[], object]]:
+    def with_method(name: str) -> Callable[[], object]:
+        kind: Any = getattr(methods, name)
+        refocuses = "distraction_dims" in kind.__dataclass_fields__
+        method = kind(distraction_dims=tower.dims) if refocuses else kind()
+        return lambda: method(tower.vit, images)
+
+    return {"plain": lambda: plain(tower.vit, images), **{name: with_method(name) for name in METHODS}}
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _product(left: torch.Size, right: torch.Size) -> int:
+    """(..., m, k) times (..., k, n)."""
+    return 2 * left.numel() * right[-1]
+
+
+def _added_product(_: torch.Size, left: torch.Size, right: torch.Size, *__: Any, **___: Any) -> int:
+    return _product(left, right)
+
+
+def _added_vector(_: torch.Size, matrix: torch.Size, vector: torch.Size, *__: Any, **___: Any) -> int:
+    return 2 * matrix.numel()
+
+
+def _vector(matrix: torch.Size, vector: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * matrix.numel()
+
+
+def _cholesky(matrix: torch.Size, *_: Any, **__: Any) -> int:
+    """n^3 / 3 (Golub and Van Loan, Matrix Computations, section 4.2)."""
+    return matrix.numel() * matrix[-1] // 3
+
+
+def _eigenvectors(matrix: torch.Size, *_: Any, **__: Any) -> int:
+    """9 n^3 for all eigenvalues and eigenvectors of a symmetric matrix (Golub and Van Loan, section 8.3)."""
+    return 9 * matrix.numel() * matrix[-1]
+
+
+_MISSING = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten.baddbmm_: _added_product,
+    torch.ops.aten.addmm_: _added_product,
+    torch.ops.aten.addbmm: _added_product,
+    torch.ops.aten.addmv: _added_vector,
+    torch.ops.aten.mv: _vector,
+    torch.ops.aten.dot: _vector,
+    torch.ops.aten.linalg_cholesky_ex: _cholesky,
+    torch.ops.aten._linalg_eigh: _eigenvectors,
+}

@@ -1,0 +1,1 @@
+"""Images, videos, fonts, caches and files: what knows nothing of the method."""

@@ -1,0 +1,1 @@
+"""Dense embeddings become labels: windows, prior, refiners, thresholds."""

@@ -1,0 +1,336 @@
+"""RFCLIP, the segmentor in mmsegmentation's registry: a thin adapter round pipeline.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from rfclip.checks import built, check_block, near, shown
+from rfclip.clip import towers as vit
+from rfclip.clip.loader import LoadedCLIP, load_clip
+from rfclip.clip.precision import as_fp32, check_fp32, own_precision
+from rfclip.clip.text import load_templates, load_vocabulary, text_embeddings
+from rfclip.methods import METHODS
+from rfclip.methods.base import DenseOutput, encode_image
+from rfclip.methods.distraction import resolve_distraction_dims
+from rfclip.pipeline import steps as pipeline
+from rfclip.pipeline.prior import Prior
+from rfclip.pipeline.refiners import PAMR
+from rfclip.plugin.preprocess import flipped_sides, store_result, without_padding
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRAINING_FREE = "RFCLIP is training-free: it has no loss; use mode='predict' or mode='tensor'"
+WEIGHTS_ENTER_BY_CLIP = (
+    "Weights come only through `clip`: RFCLIP takes them from clip.pretrained only (for tools/test.py: the CHECKPOINT "
+    "argument; for mmseg's init_model: leave checkpoint out), so that they are checked and never partly random"
+)
+
+
+@MODELS.register_module()
+class RFCLIP(BaseSegmentor):
+    """Labels the pixels of images with any words, by a frozen CLIP.
+
+    Args:
+        clip: what :func:`rfclip.clip.loader.load_clip` takes: `model`, `pretrained`, and optionally `precision`
+            ('fp32', 'bf16' or 'fp16': the weights stay fp32, the tower runs under autocast), `quick_gelu`, `origin`.
+        vocabulary: shipped name, path of a .json or .txt file, list of names, or list of lists (aliases).
+        method: the dense method, e.g. dict(type='RefocusCLIP', beta=0.7); `distraction_dims='auto'` is resolved
+            for the weights, by `calibration_images` (a folder, beside it in the dict) if they are unknown.
+        templates: shipped name or list of strings with '{}'.
+        prior: arguments of :class:`rfclip.pipeline.prior.Prior`, or None.
+        refiner: dict(type='PAMR', ...), or None.
+        logit_scale: factor of the cosines before the softmax.
+        prob_thd: winning probabilities below it (0..1) become the background.
+        background_index: the class that is the background; needed if `prob_thd` > 0.
+        patch_fit: 'crop' (published protocol) or 'pad', see :class:`rfclip.pipeline.steps.Settings`.
+        keep_seg_logits: keep `seg_logits` (the probabilities per class) in the results.
+        test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8).
+        data_preprocessor: by default a PaddingPreProcessor with the mean and std of the weights.
+        pretrained: accepted because mmseg sets it; ignored. So are `train_cfg` and `init_cfg`.
+
+    None of the dicts is modified.
+
+    The weights are frozen, in fp32, and nobody's but those of `clip`: no state_dict holds them, neither this model's
+    (which is empty) nor that of a model around it, whose checkpoints can be loaded whatever they hold; initialisers
+    and train() do not reach the towers.
+
+    In mmseg's SegTTAModel the labels are the argmax of the mean over the views of softmax(seg_logits). `seg_logits`
+    are needed for that, and `prob_thd` has no part in it.
+
+    Raises:
+        ValueError: a value out of range, a threshold on a vocabulary without background, or (also from half(),
+            double() and the like) another dtype than fp32.
+        TypeError: an unknown key.
+
+    Source: docs/METHOD.md sections 3 to 5.
+    """
+
+    def __init__(
+        self,
+        clip: Mapping[str, Any],
+        vocabulary: str | Sequence[str] | Sequence[Sequence[str]],
+        method: Mapping[str, Any] | None = None,
+        templates: str | Sequence[str] = "imagenet80",
+        prior: Mapping[str, Any] | None = None,
+        refiner: Mapping[str, Any] | None = None,
+        logit_scale: float = 40.0,
+        prob_thd: float = 0.0,
+        background_index: int | None = None,
+        patch_fit: str = "crop",
+        keep_seg_logits: bool = True,
+        test_cfg: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+        init_cfg: None = None,
+    ) -> None:
+        words = load_vocabulary(vocabulary)
+        settings = pipeline.Settings(
+            windows=built("test_cfg", {} if test_cfg is None else test_cfg, pipeline.Windows),
+            prior=None if prior is None else built("prior", prior, Prior),
+            refiner=build_refiner(refiner),
+            logit_scale=logit_scale,
+            prob_thd=prob_thd,
+            background_index=background_index,
+            patch_fit=patch_fit,
+            keep_probs=keep_seg_logits,
+        )
+        settings.check_vocabulary(words, vocabulary)
+        loaded = built("clip", clip, load_clip)
+        super().__init__(data_preprocessor=build_preprocessor(data_preprocessor, loaded))
+        self._register_state_dict_hook(_leave_out)
+        self.out_channels = max(len(words.names), 2)  # for SegTTAModel, which would threshold a single channel
+        self.clip = loaded.model
+        self.loaded = loaded
+        self.precision = clip.get("precision", "fp32")
+        self.vocabulary = words
+        self.settings = settings
+        self.method = build_method({"type": "RefocusCLIP"} if method is None else method, loaded)
+        self.templates = load_templates(templates)
+        queries = pipeline.Queries.of(text_embeddings(loaded, words.queries, self.templates), words, settings)
+        self.register_buffer("text_embeddings", queries.text, persistent=False)
+        self.register_buffer("clusters", queries.clusters, persistent=False)
+        self.register_buffer("twins", queries.twins, persistent=False)
+
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """Classes and palette of the vocabulary."""
+        return {"classes": self.vocabulary.classes, "palette": self.vocabulary.palette}
+
+    @dataset_meta.setter
+    def dataset_meta(self, value: object) -> None:
+        """Take no notice: mmseg assigns a checkpoint's or Cityscapes' classes, but the vocabulary decides."""
+        print_log(
+            f"RFCLIP keeps the {len(self.vocabulary.classes)} classes of its vocabulary and the weights of `clip`: "
+            "what mmseg's inferencer warns of (a randomly initialised model, classes of Cityscapes) is not so.",
+            "current",
+        )
+
+    @own_precision
+    def encode(self, images: Tensor) -> DenseOutput:
+        """Run the dense method on normalised images (B, 3, H, W)."""
+        with self._autocast(images):
+            return self.method(self.clip.visual, as_fp32(images))
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        """Return the image embeddings (B, E) that `encode` would, without the rest."""
+        with self._autocast(images):
+            return encode_image(self.method, self.clip.visual, as_fp32(images))
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        dtype = AUTOCAST[self.precision]
+        return torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Label a batch.
+
+        Args:
+            inputs: (B, 3, H, W) normalised images; padding that a sample's `padding_size` names is cut off first.
+            data_samples: one per image; `ori_shape` is the size of its result, and if `flip` is true, the image is
+                flipped in `flip_direction` and the result is flipped back. None: the size of the input.
+
+        Returns:
+            The samples, with `pred_sem_seg.data` (1, H0, W0) int64 and, if kept, `seg_logits.data` (C, H0, W0): the
+            probability of each class, which is that of its best name.
+
+        Raises:
+            ValueError: `flip_direction` of a flipped sample is not 'horizontal', 'vertical' or 'diagonal'.
+        """
+        samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
+        images = [without_padding(image, sample) for image, sample in zip(as_fp32(inputs), samples, strict=True)]
+        flips = [flipped_sides(sample) for sample in samples]
+        queries = self._queries()
+        for group in _equal_sizes(images):
+            maps = self._cosine_maps(torch.stack([images[i] for i in group]), queries)
+            for i, cosines in zip(group, maps, strict=True):
+                size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
+                upright = cosines.flip(flips[i]), images[i].flip(flips[i])
+                store_result(samples[i], pipeline.label_image(*upright, size, queries, self.settings))
+        return samples
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Cosines (B, Q, H, W) after prior and window merge, unscaled (mode='tensor')."""
+        return self._cosine_maps(inputs, self._queries())
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample]) -> Tensor:
+        """The same as mode='tensor'."""
+        return self._forward(inputs, batch_data_samples)
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Dense embeddings (B, E, h, w) of normalised images (B, 3, H, W), before normalisation."""
+        dense = encode_dense(self, inputs)
+        return dense.patches.transpose(1, 2).unflatten(-1, dense.grid)
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Raise: there is nothing to train."""
+        raise NotImplementedError(TRAINING_FREE)
+
+    def train(self, mode: bool = True) -> RFCLIP:
+        """Set the mode of everything but CLIP, which stays in evaluation."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> RFCLIP:
+        """Apply a function, often an initialiser of the model around this one, to everything but CLIP."""
+        for child in self.children():
+            if child is not self.clip:
+                child.apply(fn)
+        fn(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RFCLIP:
+        """Move to another device, say; casts are refused."""
+        check_fp32("the dtype of RFCLIP, alone or inside another model,", fn(self.text_embeddings.new_zeros(1)).dtype)
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse what is meant for this model; let a model around it load what it likes, and keep the weights."""
+        if state_dict and not prefix:
+            raise RuntimeError(WEIGHTS_ENTER_BY_CLIP)
+        left = [state_dict.pop(name) for name in list(state_dict) if name.startswith(f"{prefix}clip.")]
+        if left:
+            print_log(f"{len(left)} entries {prefix}clip.* are not loaded. {WEIGHTS_ENTER_BY_CLIP}.", "current")
+        state_dict.update(self.clip.state_dict(prefix=f"{prefix}clip."))  # the towers, which are next, load themselves
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _queries(self) -> pipeline.Queries:
+        words = self.vocabulary
+        classes = (words.query_class, len(words.names))
+        return pipeline.Queries(self.text_embeddings, *classes, self.clusters, self.twins)
+
+    @torch.no_grad()
+    def _cosine_maps(self, images: Tensor, queries: pipeline.Queries) -> Tensor:
+        return pipeline.cosine_maps(
+            self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual), self._encode_image
+        )
+
+
+@torch.no_grad()
+def encode_dense(model: RFCLIP, images: Tensor) -> DenseOutput:
+    """Run the dense method of a built RFCLIP.
+
+    Args:
+        model: the segmentor.
+        images: (B, 3, H, W), normalised as the model's data preprocessor does it.
+
+    Returns:
+        `patches` (B, N, E) before normalisation, `image` (B, E), `grid` (h, w).
+    """
+    return model.encode(images)
+
+
+def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
+    """Build a dense method and give it the distraction dimensions of the weights, if it asks for them.
+
+    Args:
+        settings: `type` and the method's own arguments; `calibration_images` (a folder) serves 'auto' dimensions.
+        loaded: the CLIP.
+
+    Raises:
+        TypeError: no dict, an unknown argument, or a registered type that is no method.
+        ValueError: an unknown type, or settings that do not fit the tower.
+    """
+    method = _build(settings, "method", METHODS, also=("calibration_images",))
+    if not callable(method):
+        raise TypeError(f"method is a dense method, such as {', '.join(METHODS)}; {settings['type']!r} is none")
+    folder = settings.get("calibration_images")
+    if folder is not None and not isinstance(folder, (str, Path)):
+        raise TypeError(f"calibration_images must be the path of a folder, got {shown(folder)}")
+    dims = getattr(method, "distraction_dims", None)
+    if folder is not None and not isinstance(dims, str):
+        raise ValueError(
+            f"calibration_images={folder!r} would not be looked at: it serves the distraction_dims='auto' of a method "
+            f"that has them, and this is {method}"
+        )
+    if dims is not None:
+        method = dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
+    if hasattr(method, "check_tower"):
+        method.check_tower(loaded.model.visual)
+    return method
+
+
+def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
+    """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
+    refiner = None if settings is None else _build(settings, "refiner", ("PAMR",))
+    if refiner is not None and not hasattr(refiner, "prepare"):
+        raise TypeError(f"refiner is dict(type='PAMR', ...) or None, got {dict(settings or {})}")
+    return refiner
+
+
+def _build(settings: Mapping[str, Any], what: str, known: Sequence[str], also: Sequence[str] = ()) -> Any:
+    """Build from mmseg's registry, whatever the default scope is.
+
+    ValueError: it knows no such type. TypeError: entries that it does not take.
+
+    Args:
+        settings: `type` and its arguments; not modified.
+        what: the block's name, for errors.
+        known: the types of ours.
+        also: entries that may stand in the block and are not the type's.
+    """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"{what} must be a dict such as dict(type={known[0]!r}), got {shown(settings)}")
+    kind = settings.get("type")
+    taker = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not callable(taker):
+        raise ValueError(
+            f"{what}.type {shown(kind)} is not registered in mmseg's MODELS{near(kind, known)}; there are "
+            f"{', '.join(known)}"
+        )
+    arguments = {key: value for key, value in settings.items() if key != "type"}
+    check_block(f"{what} {getattr(taker, '__name__', kind)}", arguments, taker, also)
+    return taker(**{key: value for key, value in arguments.items() if key not in also})
+
+
+def build_preprocessor(settings: Mapping[str, Any] | nn.Module | None, loaded: LoadedCLIP) -> nn.Module:
+    """Build a data preprocessor; None: for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
+    if isinstance(settings, nn.Module):
+        return settings
+    default = {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
+    built: nn.Module = _build(settings or default, "data_preprocessor", ("PaddingPreProcessor",))
+    return built
+
+
+def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the images, those of one size together."""
+    groups: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())
+
+
+def _leave_out(model: RFCLIP, state_dict: MutableMapping[str, Any], prefix: str, _: object) -> None:
+    """Take what is frozen out of a state_dict."""
+    for name in [name for name in state_dict if name.startswith(f"{prefix}clip.")]:
+        del state_dict[name]

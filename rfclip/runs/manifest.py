@@ -1,0 +1,250 @@
+"""What a number hangs on, gathered beside it: config, names, weights, code, data, versions, machine, time.
+
+No host names and no absolute paths: of a path outside the working folder only the last part is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from rfclip.benchmarks.configs import config_root
+from rfclip.benchmarks.test_set import named_infos, part_configs, type_name
+from rfclip.clip.loader import local_weights
+from rfclip.clip.text import load_templates, load_vocabulary
+from rfclip.clip.weights import hash_file
+from rfclip.data import PACKAGE
+from rfclip.io.cache import expanded
+from rfclip.runs.areas import fingerprint
+from rfclip.version import __version__
+from rfclip.words.vocabulary import shipped_vocabularies
+
+PACKAGES = (
+    "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
+    "open_clip_torch",
+)  # fmt: skip
+_DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
+_FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
+
+
+def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the data that the numbers of a run depend on, and its hash under ``identity``.
+
+    Args:
+        cfg: The full config, all options merged in.
+        overrides: The command line's options that changed the config, to be shown.
+    """
+    model = cfg.model
+    facts = {
+        "config_file": Path(cfg.filename).name if cfg.filename else None,
+        "overrides": without_paths(dict(overrides)),
+        "config": config_facts(cfg),
+        "files": _file_facts(model),
+        "vocabulary": _vocabulary_facts(model.vocabulary),
+        "templates": _templates_facts(model.get("templates", "imagenet80")),
+        "weights": _weights_facts(model.clip),
+        "profile": profile_name(model.get("method", {})),
+        "layers": model.get("method", {}).get("layers"),
+        "pamr": model.get("refiner") is not None,
+        "prob_thd": model.get("prob_thd", 0.0),
+        "resize": _resize(part_configs(cfg)),
+        "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
+        "precision": model.clip.get("precision", "fp32"),
+        "code": {"version": __version__, "sha256": code_hash(), "git": git_commit()},
+    }
+    return {**facts, "identity": identity(facts)}
+
+
+def config_facts(cfg: Config) -> dict[str, Any]:
+    """The parts of a config that decide numbers, without paths: model, data set with its pipeline, evaluator, loop.
+
+    The data root is left out: moved data is the same data, which :func:`data_facts` can tell.
+    """
+    told = [key for key in ("beta", "format_only") if key in cfg.test_evaluator]
+    parts = {
+        "model": cfg.model.to_dict(),
+        "dataset": _without(cfg.test_dataloader.dataset.to_dict(), ("data_root", "test_mode")),
+        "evaluator": {key: cfg.test_evaluator.get(key) for key in ("type", "ignore_index", *told)},
+        "loop": cfg.get("test_cfg"),
+        "data_preprocessor": cfg.get("data_preprocessor"),
+    }
+    return without_paths(parts)
+
+
+def identity(facts: Mapping[str, Any]) -> str:
+    """The hash of what decides a number. Of the code its hash counts, not the commit shown beside it."""
+    deciding = {key: facts[key] for key in _DECIDING}
+    deciding["code"] = facts["code"]["sha256"]
+    return _sha256(json.dumps(deciding, sort_keys=True, default=str))
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions and machine, which should not change a number and are recorded in case they do."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {
+        "versions": {"python": platform.python_version(), "rfclip": __version__, **_versions()},
+        "machine": {
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "memory_gib": round(memory / 2**30, 1) if memory else None,
+            "gpus": gpus,
+        },
+    }
+
+
+def profile_name(method: Mapping[str, Any]) -> str:
+    """The profile that a method dict is, e.g. 'paper'; with what differs from it, if something does."""
+    method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
+    for path in sorted((config_root() / "_base_" / "profiles").glob("*.py")):
+        profile = Config.fromfile(path).model.method.to_dict()
+        if profile["type"] == method["type"]:
+            changed = [f"{k}={v}" for k, v in method.items() if k not in profile or profile[k] != v]
+            return f"{path.stem} ({', '.join(changed)})" if changed else path.stem
+    return str(method["type"])
+
+
+def data_facts(prints: Mapping[str, str]) -> dict[str, Any]:
+    """Number of images and one hash of a data set, from the fingerprints of its images by name."""
+    lines = sorted(f"{name} {data}" for name, data in prints.items())
+    return {"images": len(lines), "sha256": _sha256("\n".join(lines))}
+
+
+def fingerprints(dataset: Any, names: Collection[str] | None = None) -> dict[str, str]:
+    """Fingerprint of each image's files, by the image's name; reads all of them.
+
+    Args:
+        dataset: The data set.
+        names: Only of these images; None: of all.
+    """
+    return {name: fingerprint(info) for name, info in named_infos(dataset) if names is None or name in names}
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """Hash of the package's source and small data files, whether or not they are committed."""
+    package = PACKAGE
+    paths = sorted(path for suffix in ("py", "json", "txt") for path in package.rglob(f"*.{suffix}"))
+    inside = (path for path in paths if "_configs" not in path.relative_to(package).parts)
+    return _sha256("\n".join(f"{path.relative_to(package).as_posix()} {hash_file(path)}" for path in inside))
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """The commit of the checkout that the package runs from, with '+' if files differ; None outside git."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def without_paths(value: Any) -> Any:
+    """A plain copy of nested dicts and lists in which absolute paths are cut to their last part."""
+    if isinstance(value, Mapping):
+        return {str(key): without_paths(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(entry) for entry in value]
+    if isinstance(value, Path) or (isinstance(value, str) and expanded(value).is_absolute()):
+        return Path(value).name
+    return value
+
+
+def _without(value: Any, keys: Collection[str]) -> Any:
+    """Nested dicts and lists without some keys."""
+    if isinstance(value, Mapping):
+        return {key: _without(entry, keys) for key, entry in value.items() if key not in keys}
+    return [_without(entry, keys) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _resize(parts: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The sizes, or factors, of all steps that resize."""
+    steps = [step for part in parts for step in part.get("pipeline", ()) if type_name(step) == "Resize"]
+    sizes = (step.get("scale", step.get("scale_factor")) for step in steps)
+    return [list(size) if isinstance(size, (list, tuple)) else size for size in sizes]
+
+
+def _vocabulary_facts(spec: Any) -> dict[str, Any]:
+    vocabulary = load_vocabulary(spec)
+    return {
+        "name": _name(spec, shipped_vocabularies()),
+        "sha256": _sha256(json.dumps(vocabulary.names)),
+        "classes": len(vocabulary.names),
+        "queries": len(vocabulary.queries),
+    }
+
+
+def _templates_facts(spec: Any) -> dict[str, Any]:
+    templates = load_templates(spec)
+    name = str(spec) if isinstance(spec, str) else "list"
+    return {"name": without_paths(name), "sha256": _sha256(json.dumps(templates)), "count": len(templates)}
+
+
+def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
+    """Of the files and folders that the config names beside the weights, a hash: of a folder, of its listing."""
+    found = {}
+    for block, key in _FILES:
+        value = (model.get(block) or {}).get(key)
+        path = expanded(value) if isinstance(value, str) else None
+        if path is not None and path.is_file():
+            found[f"{block}.{key}"] = hash_file(path)
+        elif path is not None and path.is_dir():
+            listing = sorted(f"{file.name} {file.stat().st_size}" for file in path.iterdir() if file.is_file())
+            found[f"{block}.{key}"] = _sha256("\n".join(listing))
+    return found
+
+
+def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
+    pretrained = clip.get("pretrained")
+    path = local_weights(clip.get("model", ""), pretrained)
+    return {
+        "model": without_paths(clip.get("model")),
+        "pretrained": without_paths(pretrained),
+        "file_sha256": _file_hash(path, path.stat().st_mtime_ns) if path is not None else None,
+    }
+
+
+@lru_cache
+def _file_hash(path: Path, _modified: int) -> str:
+    return hash_file(path)
+
+
+def _name(spec: Any, shipped: Sequence[str]) -> str:
+    if not isinstance(spec, (str, Path)):
+        return "list"
+    return str(spec) if str(spec) in shipped else Path(spec).name
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

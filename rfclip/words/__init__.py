@@ -1,0 +1,1 @@
+"""What is asked for: vocabularies, and words typed on a command line."""

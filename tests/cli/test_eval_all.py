@@ -1,0 +1,151 @@
+"""What eval_all runs, skips and survives; the benchmarks themselves are stood in for by a writer of results."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
+from tests.runs.test_summary import result
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {
+    "VOCdevkit/VOC2012": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt"),
+    "ade/ADEChallengeData2016": ("images/validation", "annotations/validation"),
+}
+
+
+@pytest.fixture
+def eval_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The tool as a module, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("eval_all")
+
+
+@pytest.fixture
+def call(eval_all: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, list[list[str]]]]:
+    """call(arguments, failing=()) -> exit status, commands; a command writes results unless it fails."""
+
+    def run(arguments: list[str], failing: tuple[str, ...] = ()) -> tuple[object, list[list[str]]]:
+        commands = []
+
+        def stand_in(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            commands.append(line)
+            name = next((name for name in BENCHMARKS if str(benchmark_config(name)) in line), None)
+            if name is None or name in failing:
+                return subprocess.CompletedProcess(line, 1 if name else 0)
+            content = result(name)
+            content["manifest"]["time"] = {"images": 3, "seconds": 1.5}
+            folder = Path("work_dirs") / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "results.json").write_text(json.dumps({**content, "expected": None}))
+            return subprocess.CompletedProcess(line, 0)
+
+        monkeypatch.setattr(eval_all.subprocess, "run", stand_in)
+        monkeypatch.setattr(sys, "argv", ["eval_all.sh", *arguments])
+        try:
+            eval_all.main()
+        except SystemExit as stop:
+            return stop.code, commands
+        return 0, commands
+
+    return run
+
+
+def make_data(root: Path) -> None:
+    for base, names in FOLDERS.items():
+        for name in names:
+            path = root / base / name
+            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+            if path.suffix:
+                path.write_text("")
+
+
+def test_without_data_nothing_runs_and_the_sample_is_named(
+    call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, commands = call([])
+    assert "no benchmark ran" in status and "--sample" in status and commands == []
+    assert "voc21: skipped: data/VOCdevkit/VOC2012 not found: see datasets/README.md" in capsys.readouterr().out
+
+
+def test_what_has_no_data_is_skipped_and_the_rest_tabulated(
+    call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_data(Path("data"))
+    status, commands = call([])
+    assert status == 0 and len(commands) == 3
+    rows = json.loads(Path("work_dirs/summary.json").read_text())["rows"]
+    assert [row["benchmark"] for row in rows] == ["voc21", "voc20", "ade20k"]
+    printed = capsys.readouterr().out
+    assert "voc20: ran: mIoU 50.00, 3 images in 1.5 s" in printed and "published*" in printed
+
+
+def test_a_benchmark_that_was_asked_for_may_not_be_skipped(call: Callable[..., Any]) -> None:
+    make_data(Path("data"))
+    assert call(["--benchmarks", "voc21"])[0] == 0
+    assert call(["--benchmarks", "voc21,cityscapes"])[0] == "error: skipped although asked for: cityscapes"
+    assert call(["--benchmarks", "voc12"])[0] == 2
+
+
+def test_it_goes_on_after_a_failure(call: Callable[..., Any]) -> None:
+    make_data(Path("data"))
+    status, commands = call([], failing=("voc21",))
+    assert status == "error: failed: voc21" and len(commands) == 3
+    summary = json.loads(Path("work_dirs/summary.json").read_text())
+    assert [row["benchmark"] for row in summary["rows"]] == ["voc20", "ade20k"]
+    assert summary["runs"]["voc21"].startswith("failed with exit status 1, log in work_dirs")
+
+
+def test_results_of_an_earlier_run_do_not_stand_for_a_failure(call: Callable[..., Any]) -> None:
+    make_data(Path("data"))
+    call([])
+    call([], failing=("voc21",))
+    rows = json.loads(Path("work_dirs/summary.json").read_text())["rows"]
+    assert "voc21" not in [row["benchmark"] for row in rows]
+
+
+def test_options_are_passed_on(call: Callable[..., Any]) -> None:
+    make_data(Path("d"))
+    options = ["--data-root=d", "--checkpoint=w.pt", "--model=auto", "--profile=release", "--pamr"]
+    status, commands = call([*options, "--benchmarks=ade20k"])
+    assert status == 0
+    config = str(benchmark_config("ade20k"))
+    assert commands[0][1:4] == [str(ROOT / "tools/test.py"), config, "w.pt"]
+    assert commands[0][4:] == [
+        "--work-dir=work_dirs", "--model=auto", "--profile=release", "--data-root=d", "--pamr",
+    ]  # fmt: skip
+    _, commands = call([*options[:1], "--benchmarks=ade20k", "--quick-gelu=no", "--origin=me"])
+    assert commands[0][-2:] == ["--quick-gelu=no", "--origin=me"]
+    _, commands = call([*options[:1], "--benchmarks=ade20k", "--gpus=2"])
+    assert commands[0][:5] == ["bash", str(ROOT / "tools/dist_test.sh"), config, "none", "2"]
+
+
+def test_sample_is_made_where_it_is_missing_and_takes_the_tiny_clip(call: Callable[..., Any]) -> None:
+    _, commands = call(["--sample"])
+    assert commands[0][1:] == [str(ROOT / "datasets/make_sample.py"), "data/sample"]
+    make_data(Path("mine"))
+    _, commands = call(["--sample", "--data-root=mine", "--benchmarks=voc20"])
+    assert len(commands) == 1 and "--model=tiny" in commands[0] and "--data-root=mine" in commands[0]
+
+
+def test_resume_skips_what_is_finished(
+    call: Callable[..., Any], eval_all: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(Path("data"))
+    call(["--benchmarks=voc20"])
+    monkeypatch.setattr(eval_all, "is_finished", lambda options: "voc20" in str(options.config))
+    status, commands = call(["--benchmarks=voc20,voc21", "--resume"])
+    assert status == 0 and len(commands) == 1 and "--resume" in commands[0]
+    summary = json.loads(Path("work_dirs/summary.json").read_text())
+    assert [row["benchmark"] for row in summary["rows"]] == ["voc20", "voc21"]
+    assert "not run again" in summary["runs"]["voc20"]
