@@ -17,7 +17,7 @@ NEEDED = (
     "rfclip/data/published.json",
     "rfclip/data/vocabularies/voc21.json",
     "rfclip/data/templates/imagenet80.json",
-    "rfclip/methods/mean_kk.py",
+    "rfclip/methods/baselines.py",
 )
 
 

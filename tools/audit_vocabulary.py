@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     list_dataset(cfg)  # says what is missing
     words = vocabularies(args)
     model = MODELS.build(cfg.model)
-    found = audit(model, pictures(cfg, model, args.limit), words, leave_out=not args.keep_all_names)
+    found = audit(model.engine, pictures(cfg, model, args.limit), words, leave_out=not args.keep_all_names)
     args.out.mkdir(parents=True, exist_ok=True)
     paths = [args.out / f"audit_{args.benchmark}.{ending}" for ending in ("csv", "png")]
     write_table(found, paths[0])

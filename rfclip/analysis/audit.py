@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rfclip.clip import towers as V
-from rfclip.clip.text import text_embeddings
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import steps as pipeline
+from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.labels import resize
-from rfclip.plugin.segmentor import RFCLIP
 from rfclip.runs.areas import count_areas
 from rfclip.runs.metric import score
 from rfclip.words.vocabulary import Vocabulary, load_vocabulary
@@ -73,7 +71,7 @@ class Audit:
 
 
 def audit(
-    model: RFCLIP,
+    engine: DenseEngine,
     pictures: Iterable[Labelled],
     vocabularies: Mapping[str, Vocabulary],
     leave_out: bool = True,
@@ -81,7 +79,7 @@ def audit(
     """Score vocabularies on pictures; each picture goes through the image tower once.
 
     Args:
-        model: whose method, prior, threshold and windows are used; its own vocabulary is not.
+        engine: its method, prior, threshold and windows are used.
         pictures: with truth.
         vocabularies: the first one's names are looked at one by one.
         leave_out: also score the first vocabulary without each name that is not its class's only one.
@@ -94,10 +92,10 @@ def audit(
         if len(words.names) != len(first.names):
             raise ValueError(f"vocabulary {name!r} has {len(words.names)} classes instead of {len(first.names)}")
     rows = [(index, name) for index, row in enumerate(first.names) for name in row]
-    trials = {name: _queries(model, words) for name, words in vocabularies.items()}
+    trials = {name: engine.queries(words) for name, words in vocabularies.items()}
     lesser = dict(without_each(first)) if leave_out else {}
-    trials |= {f"without {query}": _queries(model, words) for query, words in lesser.items()}
-    tally = _Tally(model, trials, len(first.names), len(rows))
+    trials |= {f"without {query}": engine.queries(words) for query, words in lesser.items()}
+    tally = _Tally(engine, trials, len(first.names), len(rows))
     for picture in pictures:
         tally.add(picture)
     iou = {name: 100 * score(areas).iou for name, areas in tally.areas.items()}
@@ -160,7 +158,7 @@ def write_table(found: Audit, path: Path) -> None:
 class _Tally:
     """Counts pixels, trial by trial."""
 
-    model: RFCLIP
+    engine: DenseEngine
     trials: Mapping[str, pipeline.Queries]
     num_classes: int
     num_names: int
@@ -174,13 +172,12 @@ class _Tally:
     @torch.no_grad()
     def add(self, picture: Labelled) -> None:
         """Label a picture in every trial."""
-        replay = Replay(self.model.encode)
+        replay = Replay(self.engine.encode)
         size = (picture.truth.shape[0], picture.truth.shape[1])
-        side = V.patch_size(self.model.loaded.model.visual)
         for number, (name, queries) in enumerate(self.trials.items()):
-            settings = self.model.settings
-            maps = pipeline.cosine_maps(replay.again(), picture.inputs, queries, settings, side)[0]
-            labels = pipeline.label_image(maps, picture.inputs[0], size, queries, settings).labels.cpu()
+            again = replay.again()
+            maps = pipeline.cosine_maps(again, picture.inputs, queries, self.engine.settings, self.engine.patch)[0]
+            labels = self.engine.label_image(maps, picture.inputs[0], size, queries).labels.cpu()
             self.areas[name] += count_areas(picture.name, labels, picture.truth, self.num_classes).classes
             if number == 0:
                 self.won += winners(maps, picture.truth, self.num_classes)
@@ -223,11 +220,6 @@ def winners(maps: Tensor, truth: Tensor, num_classes: int) -> NDArray[np.int64]:
     counted = (truth >= 0) & (truth < num_classes)
     cells = truth[counted].long() * len(maps) + names[counted]
     return torch.bincount(cells, minlength=num_classes * len(maps)).view(num_classes, len(maps)).numpy()
-
-
-def _queries(model: RFCLIP, vocabulary: Vocabulary) -> pipeline.Queries:
-    text = text_embeddings(model.loaded, vocabulary.queries, model.templates).to(model.text_embeddings.device)
-    return pipeline.Queries.of(text, vocabulary, model.settings)
 
 
 def _mean(values: NDArray[np.float64] | Sequence[float]) -> float:

@@ -57,7 +57,7 @@ def calibrated(loaded: LoadedCLIP, images: Iterable[Tensor]) -> Calibration:
     vit = loaded.model.visual
     found: list[list[ChannelStatistics]] = [[], []]
     weights: list[list[int]] = [[], []]
-    for number, image in enumerate(calibrate.normalised(images, loaded)):
+    for number, image in enumerate(map(loaded.normalised, images)):
         found[number % 2].append(calibrate.measure(vit, [image]))
         height, width = (max(1, side // V.patch_size(vit)) for side in image.shape[-2:])
         weights[number % 2].append(height * width)

@@ -73,7 +73,7 @@ def observe(
     columns: dict[str, list[NDArray[np.float32]]] = {
         name: [] for name in ("ratio", "received", "own", "before", "after")
     }
-    for inputs in calibrate.normalised(images, loaded):
+    for inputs in map(loaded.normalised, images):
         plain, refocused = (_recorder(V.width(vit), dims, tau) for _ in range(2))
         vanilla(vit, inputs, record=plain)
         refocus(vit, inputs, record=refocused)
@@ -141,7 +141,7 @@ def write_observation(found: Observation, folder: Path, source: str) -> list[Pat
 def consistency(loaded: LoadedCLIP, sets: Mapping[str, Iterable[Tensor]]) -> dict[str, calibrate.ChannelStatistics]:
     """Channel statistics of each data set: name -> RGB images, each (1, H, W, 3) uint8."""
     vit = loaded.model.visual
-    return {name: calibrate.measure(vit, calibrate.normalised(images, loaded)) for name, images in sets.items()}
+    return {name: calibrate.measure(vit, map(loaded.normalised, images)) for name, images in sets.items()}
 
 
 def write_consistency(found: Mapping[str, calibrate.ChannelStatistics], folder: Path, model: str) -> list[Path]:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-import rfclip.methods.variants  # noqa: F401  (registers the methods that the rows name)
 from rfclip.analysis import charts
 from rfclip.benchmarks.configs import benchmark_config, config_root
 from rfclip.benchmarks.options import Options

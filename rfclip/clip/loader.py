@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmengine.logging import print_log
+import torch
 from open_clip import pretrained as registry
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
@@ -31,6 +31,8 @@ from rfclip.clip.weights import (
     read_weights,
 )
 from rfclip.io.cache import expanded
+
+LOG = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _TINY_WEIGHTS = "tiny_clip.safetensors"
@@ -64,6 +66,11 @@ class LoadedCLIP:
     weights_hash: str
     activation: Literal["QuickGELU", "GELU"]
     note: str | None = None
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Turn RGB images (B, H, W, 3) uint8 into what the image tower takes, (B, 3, H, W) fp32."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images.permute(0, 3, 1, 2).float() - mean) / std
 
 
 @dataclass(frozen=True)
@@ -204,10 +211,9 @@ def _assemble(
         weights_hash=hash_tensors(model.state_dict(), f"{use_quick_gelu} {V.num_heads(model.visual)}"),
         activation="QuickGELU" if use_quick_gelu else "GELU",
     )
-    print_log(
+    LOG.info(
         f"CLIP {loaded.architecture} from {source.path}: origin {loaded.origin or 'unknown'}, activation "
-        f"{loaded.activation} because {reason}.",
-        "current",
+        f"{loaded.activation} because {reason}."
     )
     return loaded
 
@@ -301,19 +307,15 @@ def _activation(
         return True, "the weights hold OpenAI's entries input_resolution, context_length and vocab_size"
     chosen = bool(config.get("quick_gelu", False))
     if source.tag is not None and bool(source.tag.get("quick_gelu", False)) != chosen:
-        print_log(
+        LOG.warning(
             f"open_clip's table says the tag {source.origin!r} was trained with the other activation: take "
-            f"clip.model='{source.name}-quickgelu' or set clip.quick_gelu={not chosen}.",
-            "current",
-            logging.WARNING,
+            f"clip.model='{source.name}-quickgelu' or set clip.quick_gelu={not chosen}."
         )
     if not (chosen or origin or source.tag or source.together) and arch.is_published_by_openai(config):
-        print_log(
+        LOG.warning(
             f"The activation of {source.path} cannot be told: OpenAI trained this architecture with QuickGELU, most "
             f"others with GELU, which {source.name} means and which is taken; if the weights are OpenAI's, or tuned "
-            "from theirs, set clip.quick_gelu=True (--quick-gelu yes), else clip.quick_gelu=False (--quick-gelu no).",
-            "current",
-            logging.WARNING,
+            "from theirs, set clip.quick_gelu=True (--quick-gelu yes), else clip.quick_gelu=False (--quick-gelu no)."
         )
     return chosen, f"the model {'name' if source.named else 'config'} {source.name} says so"
 

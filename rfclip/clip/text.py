@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from rfclip.checks import shown
@@ -28,6 +27,8 @@ from rfclip.words.vocabulary import (
     same_name,
     shipped_vocabularies,
 )
+
+LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from rfclip.clip.loader import LoadedCLIP
@@ -196,7 +197,7 @@ def _ends(name: str) -> str:
 
 
 def _warn(sentence: str) -> None:
-    print_log(sentence, "current", logging.WARNING)
+    LOG.warning(sentence)
 
 
 def _encode(model: Any, tokens: Tensor, batch_size: int = 256) -> Tensor:

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 
 import torch
-from mmengine.logging import print_log
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from rfclip.clip.weights import WeightsError
 from rfclip.data import DATA
+
+LOG = logging.getLogger(__name__)
 
 TINY_FOLDER = DATA / "tiny_clip"
 DRAWN_WORLD_ONLY = (
@@ -66,11 +67,9 @@ class TinyTokenizer:
         """Return token ids (len(texts), context length), int64; a call with a length of its own logs nothing."""
         unknown = [] if context_length else self.unknown_words([texts] if isinstance(texts, str) else texts)
         if unknown:
-            print_log(
+            LOG.warning(
                 f"The tiny CLIP was not trained on the words {', '.join(unknown)}: they mean nothing to it. "
-                "It knows the class names of the benchmarks; take other weights for words of your own.",
-                "current",
-                logging.WARNING,
+                "It knows the class names of the benchmarks; take other weights for words of your own."
             )
         return self._tokenizer(texts, context_length)
 

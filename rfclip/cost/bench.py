@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rfclip.benchmarks.configs import config
 from rfclip.clip import towers as V
+from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.text import load_vocabulary
 from rfclip.cost.weights import Tower, build_tower, smooth_images
-from rfclip.methods import DenseOutput, RefocusCLIP, RefocusCLIPRelease
-from rfclip.methods.base import encode_image
-from rfclip.pipeline import steps as pipeline
+from rfclip.methods import RefocusCLIP, RefocusCLIPRelease
+from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
 from rfclip.pipeline.refiners import PAMR
 from rfclip.pipeline.steps import Queries, Settings, Windows
@@ -120,6 +121,14 @@ class Bench:
             keep_probs=shipped["keep_seg_logits"],
         )
 
+    def engine(self, profile: str, settings: Settings, precision: str = "fp32") -> DenseEngine:
+        """Return an engine round the tower; a text tower it has none, and its queries are random."""
+        model = nn.Module()
+        model.visual = self.tower.vit
+        grey = (127.5,) * 3
+        clip = LoadedCLIP(model, SimpleTokenizer(), grey, grey, self.scale.name, None, "", "QuickGELU")
+        return DenseEngine(clip, self.method(profile), settings, precision=precision)
+
     def queries(self, benchmark: str, settings: Settings) -> Queries:
         """Return random text embeddings for a benchmark's names: no text tower has to run."""
         words = load_vocabulary(benchmark)
@@ -129,22 +138,12 @@ class Bench:
 
     def to_labels(self, case: Case, profile: str, pamr: bool = False) -> Callable[[], Tensor]:
         """Return a task that takes one normalised image through the whole pipeline to its labels (H0, W0)."""
-        settings = self.settings(case.benchmark, pamr)
-        queries = self.queries(case.benchmark, settings)
-        images = self.images(1, case.seen)
-        size, patch = self.scale.size(case.labelled), V.patch_size(self.tower.vit)
-        method, vit = self.method(profile), self.tower.vit
+        engine = self.engine(profile, self.settings(case.benchmark, pamr))
+        queries = self.queries(case.benchmark, engine.settings)
+        images, size = self.images(1, case.seen), self.scale.size(case.labelled)
 
-        def encode(images: Tensor) -> DenseOutput:
-            return method(vit, images)
-
-        def image_embedding(images: Tensor) -> Tensor:
-            return encode_image(method, vit, images)
-
-        @torch.no_grad()
         def task() -> Tensor:
-            maps = pipeline.cosine_maps(encode, images, queries, settings, patch, image_embedding)
-            return pipeline.label_image(maps[0], images[0], size, queries, settings).labels
+            return engine.label_image(engine.cosine_maps(images, queries)[0], images[0], size, queries).labels
 
         return task
 

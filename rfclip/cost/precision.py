@@ -17,7 +17,7 @@ from rfclip.benchmarks.configs import benchmark_config
 from rfclip.benchmarks.options import Options, build_config
 from rfclip.cost.bench import PROFILES, Bench
 from rfclip.cost.timing import Spread, ratios, take_turns
-from rfclip.plugin.segmentor import AUTOCAST
+from rfclip.pipeline.steps import Settings, Windows
 
 AGREEMENT = 0.99  # of the pixels, at least
 BENCHMARKS = ("voc21", "context59", "cityscapes")
@@ -122,10 +122,5 @@ def _labels(
 
 
 def _encoding(bench: Bench, profile: str, images: Tensor, precision: str) -> Callable[[], object]:
-    method, dtype = bench.method(profile), AUTOCAST[precision]
-
-    def task() -> object:
-        with torch.autocast(bench.device.type, dtype=dtype, enabled=dtype is not None):
-            return method(bench.tower.vit, images)
-
-    return task
+    engine = bench.engine(profile, Settings(Windows()), precision)
+    return lambda: engine.encode(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,23 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rfclip.checks import check_indices
 from rfclip.clip import towers as V
 from rfclip.clip.precision import own_precision
-from rfclip.clip.text import load_vocabulary, text_embeddings
+from rfclip.clip.text import load_vocabulary
 from rfclip.explain.recorder import Recorder
 from rfclip.io.images import ImageSource, read_image, resize_short_side
 from rfclip.methods.base import DenseOutput
 from rfclip.methods.distraction import resolve_distraction_dims
-from rfclip.pipeline import steps as pipeline
-from rfclip.plugin.segmentor import AUTOCAST, build_method
+from rfclip.pipeline.engine import DenseEngine
+from rfclip.pipeline.steps import Queries, Windows, cosine_maps
 from rfclip.refocus import distraction_scores
 from rfclip.segment.api import Names, OpenVocabSegmenter
 from rfclip.words.vocabulary import Vocabulary
+
+LOG = logging.getLogger(__name__)
 
 MOST_PATCHES = 800  # larger grids are not legible, and their attention matrices make pages of many megabytes
 MOST_LAYERS = 12
@@ -118,14 +120,15 @@ def examine(
     shown = shown_layers(layers, V.num_layers(vit))
     view = _view(segmenter, picture)
     patch = locate_point(point, picture.shape[:2], view)
-    vocabulary, queries = _queries(segmenter, classes)
-    settings = dataclasses.replace(segmenter.settings, windows=pipeline.Windows("whole"), keep_probs=False)
-    reference = build_method(baseline or {"type": "MeanKK"}, segmenter.loaded)
-    recorder = _recorder(segmenter, shown)
+    vocabulary = classes if isinstance(classes, Vocabulary) else load_vocabulary(classes)
+    settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"), keep_probs=False)
+    engine = dataclasses.replace(segmenter.engine, settings=settings)
+    reference = engine.with_method(baseline or {"type": "MeanKK"})
+    queries, recorder = engine.queries(vocabulary, classes), _recorder(segmenter, shown)
 
-    outputs = [run(segmenter, reference, view.fitted), run(segmenter, segmenter.method, view.fitted, recorder)]
+    outputs = [reference.encode(view.fitted), engine.encode(view.fitted, recorder)]
     size = (picture.shape[0], picture.shape[1])
-    without, labels = (_labels(dense, view, size, queries, settings, V.patch_size(vit)) for dense in outputs)
+    without, labels = (_labels(dense, view, size, queries, engine) for dense in outputs)
     return Explanation(
         image=picture,
         seen=view.seen,
@@ -137,18 +140,10 @@ def examine(
         labels=labels,
         names=vocabulary.classes,
         colours=vocabulary.colours,
-        methods=(type(reference).__name__, type(segmenter.method).__name__),
+        methods=(type(reference.method).__name__, type(engine.method).__name__),
         point=patch,
         padding=view.padding,
     )
-
-
-@torch.no_grad()
-def run(segmenter: OpenVocabSegmenter, method: Any, inputs: Tensor, record: Recorder | None = None) -> DenseOutput:
-    """Run a method on normalised images (B, 3, H, W) in whole patches, in the segmenter's precision."""
-    dtype = AUTOCAST[segmenter.precision]
-    with torch.autocast(segmenter.device.type, dtype=dtype, enabled=dtype is not None):
-        return method(segmenter.loaded.model.visual, inputs, record=record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,11 +212,9 @@ def _view(segmenter: OpenVocabSegmenter, picture: NDArray[np.uint8]) -> View:
     patches = resized.shape[0] * resized.shape[1] / side**2
     if patches > MOST_PATCHES:
         short = max(side, int(min(resized.shape[:2]) * (MOST_PATCHES / patches) ** 0.5))
-        print_log(f"Explained at a short side of {short} pixels: {patches:.0f} patches are too many.", "current")
+        LOG.info(f"Explained at a short side of {short} pixels: {patches:.0f} patches are too many.")
         resized = resize_short_side(picture, short)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (segmenter.loaded.mean, segmenter.loaded.std))
-    normalised = (torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).float() - mean) / std
-    inputs = normalised[None].to(segmenter.device)
+    inputs = segmenter.loaded.normalised(torch.from_numpy(np.ascontiguousarray(resized))[None]).to(segmenter.device)
     pads = segmenter.settings.patch_fit == "pad"
     bottom, right = (-length % side if pads or length < side else 0 for length in resized.shape[:2])
     fitted = F.pad(inputs, (0, right, 0, bottom), mode="replicate")
@@ -238,13 +231,6 @@ def _padding(size: tuple[int, ...], side: int, added: tuple[int, int]) -> str:
         )
     left_out = [name for name, pixels in zip(("row", "column"), added, strict=True) if pixels]
     return f"without the last {' and '.join(left_out)}, which padding fills in part" if left_out else ""
-
-
-def _queries(segmenter: OpenVocabSegmenter, classes: Names) -> tuple[Vocabulary, pipeline.Queries]:
-    vocabulary = classes if isinstance(classes, Vocabulary) else load_vocabulary(classes)
-    segmenter.settings.check_vocabulary(vocabulary, classes)
-    text = text_embeddings(segmenter.loaded, vocabulary.queries, segmenter.templates).to(segmenter.device)
-    return vocabulary, pipeline.Queries.of(text, vocabulary, segmenter.settings)
 
 
 def _recorder(segmenter: OpenVocabSegmenter, shown: tuple[int, ...]) -> Recorder:
@@ -289,19 +275,14 @@ def _attention(recorder: Recorder, layer: int, last: bool) -> tuple[Tensor, Tens
 
 
 def _labels(
-    dense: DenseOutput,
-    view: View,
-    size: tuple[int, int],
-    queries: pipeline.Queries,
-    settings: pipeline.Settings,
-    patch: int,
+    dense: DenseOutput, view: View, size: tuple[int, int], queries: Queries, engine: DenseEngine
 ) -> NDArray[np.int64]:
-    """Labels (H, W) that the segmenter's own steps make of an output."""
-    maps = pipeline.cosine_maps(lambda _: dense, view.inputs, queries, settings, patch)
-    return pipeline.label_image(maps[0], view.inputs[0], size, queries, settings).labels.cpu().numpy()
+    """Labels (H, W) that the engine's own steps make of an output."""
+    maps = cosine_maps(lambda _: dense, view.inputs, queries, engine.settings, engine.patch)
+    return engine.label_image(maps[0], view.inputs[0], size, queries).labels.cpu().numpy()
 
 
-def _class_similarity(dense: DenseOutput, queries: pipeline.Queries) -> NDArray[np.float32]:
+def _class_similarity(dense: DenseOutput, queries: Queries) -> NDArray[np.float32]:
     """Cosines (C, h, w) with the best name of each class."""
     cosines = F.normalize(dense.patches[0].float(), dim=-1) @ queries.text.T  # (N, Q)
     index = torch.tensor(queries.query_class, device=cosines.device).expand_as(cosines)

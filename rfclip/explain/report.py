@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rfclip.explain.figures import choose, draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.io.fonts import printable
 from rfclip.io.images import ImageSource
+from rfclip.methods.base import describe
 from rfclip.segment.api import Names, OpenVocabSegmenter
 from rfclip.segment.files import prepare_folder
 from rfclip.segment.names import ENDINGS
@@ -93,7 +93,8 @@ def write(
 
 def facts_of(segmenter: OpenVocabSegmenter, explanation: Explanation, note: str | None = None) -> dict[str, str]:
     """What the page says about how it was made; a note on the picture stands with that on the model."""
-    settings = ", ".join(f"{key} = {value}" for key, value in dataclasses.asdict(segmenter.method).items())
+    described = describe(segmenter.method)
+    settings = ", ".join(f"{key} = {value}" for key, value in described.items() if key != "type")
     loaded, (height, width) = segmenter.loaded, explanation.image.shape[:2]
     seen = f"{width} x {height} pixels, seen as {explanation.grid[1]} x {explanation.grid[0]} patches"
     facts = {

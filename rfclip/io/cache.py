@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
+
+LOG = logging.getLogger(__name__)
 
 _CHECKSUM = "__sha256__"
 
@@ -102,11 +103,11 @@ def read_tensors(key: str) -> dict[str, torch.Tensor] | None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except (OSError, SafetensorError) as error:
-        print_log(f"Cache file {path} cannot be read ({error}); it is rebuilt.", "current", logging.WARNING)
+        LOG.warning(f"Cache file {path} cannot be read ({error}); it is rebuilt.")
         return None
     checksum = tensors.pop(_CHECKSUM, None)
     if checksum is None or not torch.equal(checksum, _checksum(key, tensors)):
-        print_log(f"Cache file {path} is damaged; it is rebuilt.", "current", logging.WARNING)
+        LOG.warning(f"Cache file {path} is damaged; it is rebuilt.")
         return None
     return tensors
 
@@ -152,9 +153,7 @@ def _checksum(key: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 @functools.cache
 def _warn_unwritable(folder: Path, reason: str) -> None:
-    print_log(
+    LOG.warning(
         f"The cache directory {folder} cannot be written ({reason}): results are computed again in each run. "
-        "Set RFCLIP_CACHE to a writable directory.",
-        "current",
-        logging.WARNING,
+        "Set RFCLIP_CACHE to a writable directory."
     )

@@ -1,25 +1,11 @@
-"""Dense-encoding methods, one per file, registered in mmsegmentation's MODELS under their class names."""
+"""Dense-encoding methods. `METHODS` knows them by name; mmsegmentation's MODELS shares them."""
 
-from rfclip.methods.base import DenseOutput, Recorder
-from rfclip.methods.clear_clip import ClearCLIP
-from rfclip.methods.mask_clip import MaskCLIP
-from rfclip.methods.mean_kk import MeanKK
-from rfclip.methods.naclip import NACLIP
-from rfclip.methods.refocus_clip import RefocusCLIP
-from rfclip.methods.refocus_clip_release import RefocusCLIPRelease
-from rfclip.methods.sclip import SCLIP
-from rfclip.methods.vanilla_clip import VanillaCLIP
+from rfclip.methods.base import METHODS, DenseOutput, Method, Recorder
 
-METHODS = (
-    "RefocusCLIP",
-    "RefocusCLIPRelease",
-    "MeanKK",
-    "NACLIP",
-    "ClearCLIP",
-    "SCLIP",
-    "MaskCLIP",
-    "VanillaCLIP",
-)
+from rfclip.methods.refocus_clip import RefocusCLIP  # isort: skip  (the order in which METHODS lists them)
+from rfclip.methods.refocus_clip_release import RefocusCLIPRelease  # isort: skip
+from rfclip.methods.baselines import NACLIP, SCLIP, ClearCLIP, MaskCLIP, MeanKK, VanillaCLIP  # isort: skip
+from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
     "METHODS",
@@ -27,10 +13,13 @@ __all__ = [
     "SCLIP",
     "ClearCLIP",
     "DenseOutput",
+    "FilteredMeanKK",
     "MaskCLIP",
     "MeanKK",
+    "Method",
     "Recorder",
     "RefocusCLIP",
     "RefocusCLIPRelease",
+    "RefocusVariant",
     "VanillaCLIP",
 ]

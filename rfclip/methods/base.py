@@ -1,6 +1,6 @@
 """What every dense-encoding method takes, gives and may show.
 
-A method is a frozen set of settings, registered in mmsegmentation's MODELS, that can be called as
+A method is a frozen set of settings, registered in METHODS (or in mmsegmentation's MODELS), that can be called as
 `method(vit, images, record=None) -> DenseOutput`. `vit` is open_clip's VisionTransformer. Nothing is kept
 between calls, neither on the method nor on the model.
 
@@ -29,8 +29,8 @@ tensors are the method's own: a recorder copies what it keeps and modifies nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol
 
 import torch
@@ -52,6 +52,7 @@ from rfclip.clip.towers import (
 )
 from rfclip.methods.attention import KeyAttention
 from rfclip.refocus import distraction_scores
+from rfclip.registry import Registry
 
 
 class Recorder(Protocol):
@@ -59,6 +60,28 @@ class Recorder(Protocol):
 
     def record(self, name: str, layer: int | None, value: Tensor) -> None:
         """Take note of an activation; see the table in `rfclip.methods.base`."""
+
+
+class Show:
+    """Passes activations on to a recorder. While nobody listens, nothing is computed for it.
+
+    Args:
+        recorder: who listens, or None.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder
+
+    @property
+    def listened(self) -> bool:
+        """Whether somebody listens."""
+        return self._recorder is not None
+
+    def __call__(self, name: str, layer: int | None, value: Tensor | Callable[..., Tensor], *arguments: Any) -> None:
+        """Show an activation: a tensor, or a function and the arguments that it makes one of."""
+        if self._recorder is not None:
+            shown = value if isinstance(value, Tensor) else value(*arguments)
+            self._recorder.record(name, layer, shown)
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,22 @@ class DenseOutput:
     patches: Tensor
     image: Tensor
     grid: tuple[int, int]
+
+
+class Method(Protocol):
+    """A dense method: frozen settings that can be called."""
+
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
+        """Encode normalised images (B, 3, H, W); show activations to `record`."""
+
+
+METHODS = Registry("method")
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """A method's type and settings as a plain dict."""
+    settings: dict[str, Any] = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
+    return {"type": type(method).__name__, **settings}
 
 
 def resolve_dims(dims: str | Sequence[int], vit: VisionTransformer) -> tuple[int, ...]:
@@ -101,14 +140,14 @@ def check_dims_setting(dims: str | Sequence[int]) -> str | tuple[int, ...]:
 
 
 def ordinary_blocks(
-    vit: VisionTransformer, images: Tensor, record: Recorder | None, keys: KeyAttention | None = None
+    vit: VisionTransformer, images: Tensor, show: Show, keys: KeyAttention | None = None
 ) -> tuple[Tensor, tuple[int, int]]:
     """Run all blocks but the last in the ordinary way.
 
     Args:
         vit: the tower.
         images: (B, 3, H, W), normalised.
-        record: is shown every block, the last one included.
+        show: is shown every block, the last one included.
         keys: the key-key attention of the blocks is added to it.
 
     Returns:
@@ -120,14 +159,12 @@ def ordinary_blocks(
         q, k, v = qkv(block, tokens)
         if keys is not None:
             keys.add(k)
-        if record is not None:
-            record.record("residual", layer, tokens)
-            record_attention(record, layer, q, k)
+        show("residual", layer, tokens)
+        show_attention(show, layer, q, k)
         tokens = add_mlp(block, tokens + attention_branch(block, fused_attention(q, k, v)))
-    if record is not None:
-        record.record("residual", len(earlier), tokens)
-        record_attention(record, len(earlier), *qkv(last, tokens)[:2])
-        record.record("residual", len(earlier) + 1, run_block(last, tokens))
+    show("residual", len(earlier), tokens)
+    show_attention_of(show, len(earlier), last, tokens)
+    show("residual", len(earlier) + 1, run_block, last, tokens)
     return tokens, grid
 
 
@@ -137,11 +174,11 @@ class OrdinaryImage:
     @torch.no_grad()
     def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
         """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
-        tokens, _ = ordinary_blocks(vit, images, None)
+        tokens, _ = ordinary_blocks(vit, images, Show())
         return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
 
 
-def encode_image(method: Any, vit: VisionTransformer, images: Tensor) -> Tensor:
+def encode_image(method: Method, vit: VisionTransformer, images: Tensor) -> Tensor:
     """Return a method's image embeddings (B, E), without its dense output where it can leave that out.
 
     Args:
@@ -154,17 +191,23 @@ def encode_image(method: Any, vit: VisionTransformer, images: Tensor) -> Tensor:
     return method(vit, images).image
 
 
-def record_attention(record: Recorder, layer: int, q: Tensor, k: Tensor) -> None:
+def show_attention(show: Show, layer: int, q: Tensor, k: Tensor) -> None:
     """Show what a block attends to, given its queries and keys (B, H, 1+N, d/H)."""
-    record.record("attn_qk", layer, softmax_attention(q, k))
-    record.record("attn_kk", layer, softmax_attention(k, k))
+    show("attn_qk", layer, softmax_attention, q, k)
+    show("attn_kk", layer, softmax_attention, k, k)
 
 
-def record_boundary(record: Recorder, layer: int, tokens: Tensor, dims: Sequence[int], distractors: Tensor) -> None:
+def show_attention_of(show: Show, layer: int, block: ResidualAttentionBlock, tokens: Tensor) -> None:
+    """The same of a block whose queries and keys are not at hand, given the tokens (B, 1+N, d) that it reads."""
+    if show.listened:
+        show_attention(show, layer, *qkv(block, tokens)[:2])
+
+
+def show_boundary(show: Show, layer: int, tokens: Tensor, dims: Sequence[int], distractors: Tensor) -> None:
     """Show the stream (B, 1+N, d) between two blocks, its distraction scores and its distractors (B, N)."""
-    record.record("residual", layer, tokens)
-    record.record("phi", layer, distraction_scores(tokens[:, 1:], dims))
-    record.record("distractors", layer, distractors)
+    show("residual", layer, tokens)
+    show("phi", layer, distraction_scores, tokens[:, 1:], dims)
+    show("distractors", layer, distractors)
 
 
 def attention_branch(block: ResidualAttentionBlock, heads: Tensor) -> Tensor:
@@ -186,11 +229,10 @@ def class_embedding(vit: VisionTransformer, tokens: Tensor, q: Tensor, k: Tensor
 
 
 def dense_output(
-    vit: VisionTransformer, patches: Tensor, image: Tensor, grid: tuple[int, int], record: Recorder | None
+    vit: VisionTransformer, patches: Tensor, image: Tensor, grid: tuple[int, int], show: Show
 ) -> DenseOutput:
     """Project patch tokens (B, N, d) and put the output together with the image embedding (B, E)."""
     output = DenseOutput(project(vit, patches), image, grid)
-    if record is not None:
-        record.record("dense", None, output.patches)
-        record.record("image", None, output.image)
+    show("dense", None, output.patches)
+    show("image", None, output.image)
     return output

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
@@ -33,6 +32,8 @@ from rfclip.data import DATA
 from rfclip.io.cache import cached_tensors, expanded, fingerprint
 from rfclip.io.images import read_image, resize_short_side
 from rfclip.io.sample_world import calibration_images as generated_scenes
+
+LOG = logging.getLogger(__name__)
 
 DATA_FILE = DATA / "distraction_dims.json"
 PEAK_SHARE = 2.0  # in units of 1/d
@@ -78,7 +79,7 @@ def resolve_distraction_dims(
     file = DATA_FILE if spec == "auto" else expanded(spec)
     dims = _look_up(file, clip)
     if dims is not None:
-        print_log(f"Distraction dimensions of {clip.architecture}: {_listed(dims)}, from {file}.", "current")
+        LOG.info(f"Distraction dimensions of {clip.architecture}: {_listed(dims)}, from {file}.")
         return dims
     if spec != "auto":
         raise ValueError(
@@ -115,19 +116,18 @@ def _calibrated(clip: LoadedCLIP, folder: str | Path | None) -> tuple[int, ...]:
         identity = _fingerprint(paths)
 
     def calibrate() -> dict[str, Tensor]:
-        statistics = measure(vit, normalised(batches, clip))
+        statistics = measure(vit, map(clip.normalised, batches))
         return {"dims": torch.tensor(pick_peaks(statistics.profile, statistics.crossings), dtype=torch.long)}
 
     rule = (PEAK_SHARE, PEAK_DEVIATIONS, CROSSING_SHARE, CROSSING)
     tower = f"{clip.weights_hash} {fingerprint(vit)} {clip.mean} {clip.std} {tuple(vit.image_size)}"
     kept = cached_tensors(f"distraction dimensions {tower} {identity} {rule}", calibrate)
     dims = tuple(kept["dims"].tolist())
-    print_log(
+    LOG.log(
+        logging.INFO if dims else logging.WARNING,
         f"Distraction dimensions of {clip.architecture}, origin {clip.origin or 'unknown'}: not in the data "
         f"file, calibrated on {images}: {_listed(dims)}"
         + ("." if dims else ", because no channel is over-activated; no token will be a distractor."),
-        "current",
-        logging.INFO if dims else logging.WARNING,
     )
     return dims
 
@@ -195,13 +195,6 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> float:
     """Return how far two sets of dimensions agree: size of the intersection over size of the union, 0..1."""
     union = set(first) | set(second)
     return len(set(first) & set(second)) / len(union) if union else 1.0
-
-
-def normalised(batches: Iterable[Tensor], clip: LoadedCLIP) -> Iterator[Tensor]:
-    """Turn RGB batches (B, H, W, 3) uint8 into what the CLIP's tower takes (B, 3, H, W)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.mean, clip.std))
-    for batch in batches:
-        yield (batch.permute(0, 3, 1, 2).float() - mean) / std
 
 
 def _scenes(size: tuple[int, int]) -> Iterator[Tensor]:

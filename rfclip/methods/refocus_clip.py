@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from mmseg.registry import MODELS
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
@@ -25,15 +24,17 @@ from rfclip.clip.towers import (
 )
 from rfclip.methods.attention import KeyAttention, redistributed_attention, redistributed_matrix
 from rfclip.methods.base import (
+    METHODS,
     DenseOutput,
     Recorder,
+    Show,
     attention_branch,
     check_dims_setting,
     class_embedding,
     dense_output,
-    record_attention,
-    record_boundary,
     resolve_dims,
+    show_attention,
+    show_boundary,
 )
 from rfclip.normalized_cut import check_solver
 from rfclip.refocus import (
@@ -45,7 +46,7 @@ from rfclip.refocus import (
 )
 
 
-@MODELS.register_module()
+@METHODS.register
 @dataclass(frozen=True)
 class RefocusCLIP:
     """Target refocusing: distractors are moderated, and their attention goes to the defocused tokens.
@@ -86,30 +87,32 @@ class RefocusCLIP:
         """Encode normalised images (B, 3, H, W)."""
         *earlier, last = blocks(vit)
         end = len(earlier)
-        keys, cuts = KeyAttention(), _Cuts(self.solver, record)
-        tokens, distractors, grid = self._refocused_blocks(vit, images, keys, cuts, record)
+        show = Show(record)
+        keys, cuts = KeyAttention(), _Cuts(self.solver, show)
+        tokens, distractors, grid = self._refocused_blocks(vit, images, keys, cuts, show)
         q, k, v = qkv(last, tokens)
         keys.add(k)
         if end in chosen_layers(self.layers, num_layers(vit)) and cuts.needed(distractors):
             defocus = cuts.locate_defocus(keys.mean_over_heads(), distractors, end)
             heads = keys.attend_redistributed(v[:, :, 1:], distractors, defocus, self.beta)
-            if record is not None:
-                after = redistribute_attention(keys.mean(), distractors, defocus, self.beta)
-                record.record("attn_dense_refocused", None, after)
+            show(
+                "attn_dense_refocused",
+                None,
+                lambda: redistribute_attention(keys.mean(), distractors, defocus, self.beta),
+            )
         else:
             heads = keys.attend(v[:, :, 1:])
-        if record is not None:
-            record_attention(record, end, q, k)
-            record.record("attn_dense", None, keys.mean())
-            record.record("residual", end + 1, run_block(last, tokens))
+        show_attention(show, end, q, k)
+        show("attn_dense", None, keys.mean)
+        show("residual", end + 1, run_block, last, tokens)
         patches = attention_output(last, heads)  # no residual, no MLP
-        return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, record)
+        return dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, show)
 
     @torch.no_grad()
     def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
         """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
-        keys, cuts = KeyAttention(sum_up=False), _Cuts(self.solver, None)
-        tokens, _, _ = self._refocused_blocks(vit, images, keys, cuts, None)
+        silent, keys = Show(), KeyAttention(sum_up=False)
+        tokens, _, _ = self._refocused_blocks(vit, images, keys, _Cuts(self.solver, silent), silent)
         return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
 
     def _refocused_blocks(
@@ -118,7 +121,7 @@ class RefocusCLIP:
         images: Tensor,
         keys: KeyAttention,
         cuts: _Cuts,
-        record: Recorder | None,
+        show: Show,
     ) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Run all blocks but the last, refocused, and add their key-key attention to `keys`.
 
@@ -130,21 +133,18 @@ class RefocusCLIP:
         chosen = chosen_layers(self.layers, num_layers(vit))
         *earlier, _ = blocks(vit)
         tokens, grid = embed(vit, images)  # (B, 1+N, d)
-        boundary = partial(self._boundary, dims=dims, chosen=chosen, grid=grid, record=record)
+        boundary = partial(self._boundary, dims=dims, chosen=chosen, grid=grid, show=show)
         for layer, block in enumerate(earlier):
             tokens, distractors = boundary(layer, tokens)
             q, k, v = qkv(block, tokens)  # (B, H, 1+N, d/H)
             if layer in chosen and cuts.needed(distractors):
                 defocus = cuts.locate_defocus(keys.add_and_look(k), distractors, layer)  # (B, N)
                 heads = redistributed_attention(q, k, v, distractors, defocus, self.beta)
-                if record is not None:
-                    after = redistributed_matrix(softmax_attention(q, k), distractors, defocus, self.beta)
-                    record.record("attn_refocused", layer, after)
+                show("attn_refocused", layer, _refocused, q, k, distractors, defocus, self.beta)
             else:
                 keys.add(k)
                 heads = fused_attention(q, k, v)
-            if record is not None:
-                record_attention(record, layer, q, k)
+            show_attention(show, layer, q, k)
             tokens = add_mlp(block, tokens + attention_branch(block, heads))
         tokens, distractors = boundary(len(earlier), tokens)
         return tokens, distractors, grid
@@ -156,7 +156,7 @@ class RefocusCLIP:
         dims: tuple[int, ...],
         chosen: frozenset[int],
         grid: tuple[int, int],
-        record: Recorder | None,
+        show: Show,
     ) -> tuple[Tensor, Tensor]:
         """Locate the distractors in what reaches a block, then moderate them if the block before is chosen.
 
@@ -165,13 +165,11 @@ class RefocusCLIP:
         """
         patches = tokens[:, 1:]
         distractors = locate_distractors(patches, dims, self.tau)
-        if record is not None:
-            record_boundary(record, layer, tokens, dims, distractors)
+        show_boundary(show, layer, tokens, dims, distractors)
         if layer - 1 in chosen:
             patches = redistribute_embedding(patches, distractors, dims, grid)
             tokens = torch.cat([tokens[:, :1], patches], dim=1)
-            if record is not None:
-                record.record("residual_refocused", layer, tokens)
+            show("residual_refocused", layer, tokens)
         return tokens, distractors
 
 
@@ -189,29 +187,33 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> frozenset[int]:
     return frozenset(layers)
 
 
+def _refocused(q: Tensor, k: Tensor, distractors: Tensor, defocus: Tensor, beta: float) -> Tensor:
+    """A block's redistributed attention as a matrix to look at, (B, H, 1+N, 1+N)."""
+    return redistributed_matrix(softmax_attention(q, k), distractors, defocus, beta)
+
+
 class _Cuts:
     """The normalised cuts of one call, each started from the one before.
 
-    Images without distractors are not cut, since nothing of theirs is moved: only a recorder wants them all.
+    Images without distractors are not cut, since nothing of theirs is moved: only who listens wants them all.
     """
 
-    def __init__(self, solver: str, record: Recorder | None) -> None:
+    def __init__(self, solver: str, show: Show) -> None:
         self._solver = solver
-        self._record = record
+        self._show = show
         self._y: Tensor | None = None  # (B, N)
 
     def needed(self, distractors: Tensor) -> bool:
         """Tell whether any image has to be cut, given the distractors (B, N)."""
-        return self._record is not None or bool(distractors.any())
+        return self._show.listened or bool(distractors.any())
 
     def locate_defocus(self, attn_kk: Tensor, distractors: Tensor, layer: int) -> Tensor:
         """As `rfclip.refocus.locate_defocus`; of no meaning for an image that is not cut."""
-        images = distractors.any(-1) if self._record is None else torch.ones_like(distractors[:, 0])
+        images = torch.ones_like(distractors[:, 0]) if self._show.listened else distractors.any(-1)
         start = torch.zeros_like(attn_kk[:, 0], dtype=torch.float64) if self._y is None else self._y
         self._y = start.clone()
         self._y[images] = cut_vector(attn_kk[images], self._solver, start[images])
         defocus = defocused_side(self._y, distractors)
-        if self._record is not None:
-            self._record.record("fiedler", layer, self._y)
-            self._record.record("defocus", layer, defocus)
+        self._show("fiedler", layer, self._y)
+        self._show("defocus", layer, defocus)
         return defocus

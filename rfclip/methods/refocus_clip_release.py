@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmseg.registry import MODELS
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
@@ -16,20 +15,23 @@ from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import add_mlp, attention_output, blocks, embed, fused_attention, kv, project, qkv, run_block
 from rfclip.methods.attention import KeyAttention
 from rfclip.methods.base import (
+    METHODS,
     DenseOutput,
     Recorder,
+    Show,
     attention_branch,
     check_dims_setting,
     class_embedding,
     dense_output,
-    record_attention,
-    record_boundary,
     resolve_dims,
+    show_attention,
+    show_attention_of,
+    show_boundary,
 )
 from rfclip.refocus import locate_distractors
 
 
-@MODELS.register_module()
+@METHODS.register
 @dataclass(frozen=True)
 class RefocusCLIPRelease:
     """Smoothed distractors, key-key attention averaged over layers, and patches enhanced by their like.
@@ -65,28 +67,26 @@ class RefocusCLIPRelease:
         keys = KeyAttention()
 
         tokens, grid = embed(vit, images)  # (B, 1+N, d)
-        if record is not None:
-            record_boundary(record, 0, tokens, dims, locate_distractors(tokens[:, 1:], dims, self.tau))
+        show = Show(record)
+        show_boundary(show, 0, tokens, dims, locate_distractors(tokens[:, 1:], dims, self.tau))
         guide = torch.zeros_like(tokens)
         for layer, block in enumerate(earlier):
             q, k, v = qkv(block, tokens)  # (B, H, 1+N, d/H)
             keys.add(k)
             tokens = add_mlp(block, tokens + attention_branch(block, fused_attention(q, k, v)))
-            if record is not None:
-                record_attention(record, layer, q, k)
-            tokens = self._smoothed(tokens, dims, grid, layer + 1, record)
+            show_attention(show, layer, q, k)
+            tokens = self._smoothed(tokens, dims, grid, layer + 1, show)
             guide += tokens
-        final = self._smoothed(run_block(last, tokens), dims, grid, len(earlier) + 1, record)
+        final = self._smoothed(run_block(last, tokens), dims, grid, len(earlier) + 1, show)
         guide = (guide + final) / (len(earlier) + 1)
 
         similarity = patch_similarity(guide[:, 1:], self.similarity_threshold)  # (B, N, N)
         heads = [_heads(keys, last, enhance(stream, similarity)) for stream in (tokens, guide)]
         patches = attention_output(last, (heads[0] + heads[1]) / 2)  # no residual, no MLP
-        if record is not None:
-            record_attention(record, len(earlier), *qkv(last, tokens)[:2])
-            record.record("guide", None, guide)
-            record.record("similarity", None, similarity)
-        return dense_output(vit, patches, project(vit, final[:, 0]), grid, record)
+        show_attention_of(show, len(earlier), last, tokens)
+        show("guide", None, guide)
+        show("similarity", None, similarity)
+        return dense_output(vit, patches, project(vit, final[:, 0]), grid, show)
 
     @torch.no_grad()
     def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class RefocusCLIPRelease:
         *earlier, last = blocks(vit)
         tokens, grid = embed(vit, images)
         for layer, block in enumerate(earlier):
-            tokens = self._smoothed(run_block(block, tokens), dims, grid, layer + 1, None)
+            tokens = self._smoothed(run_block(block, tokens), dims, grid, layer + 1, Show())
         return class_embedding(vit, tokens, *qkv(last, tokens))  # smoothing leaves the class token alone
 
     def _smoothed(
@@ -104,14 +104,13 @@ class RefocusCLIPRelease:
         dims: tuple[int, ...],
         grid: tuple[int, int],
         layer: int,
-        record: Recorder | None,
+        show: Show,
     ) -> Tensor:
         """Smooth the distractors of a block's output (B, 1+N, d)."""
         distractors = locate_distractors(tokens[:, 1:], dims, self.tau)
         smoothed = torch.cat([tokens[:, :1], smooth(tokens[:, 1:], distractors, grid, self.alpha)], dim=1)
-        if record is not None:
-            record_boundary(record, layer, tokens, dims, distractors)
-            record.record("residual_refocused", layer, smoothed)
+        show_boundary(show, layer, tokens, dims, distractors)
+        show("residual_refocused", layer, smoothed)
         return smoothed
 
 

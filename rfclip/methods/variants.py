@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmseg.registry import MODELS
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
@@ -20,8 +19,10 @@ from rfclip.checks import check_at_least_zero, check_choice, check_dims, check_r
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import add_mlp, attention_output, blocks, embed, qkv, softmax_attention
 from rfclip.methods.base import (
+    METHODS,
     DenseOutput,
     Recorder,
+    Show,
     attention_branch,
     check_dims_setting,
     class_embedding,
@@ -35,7 +36,7 @@ TOKENS = ("distractors", "random")
 TARGETS = ("defocused", "others", "class")
 
 
-@MODELS.register_module()
+@METHODS.register
 @dataclass(frozen=True)
 class FilteredMeanKK:
     """MeanKK with the masked tokens of every layer boundary filtered or suppressed (docs/METHOD.md section 10).
@@ -81,10 +82,10 @@ class FilteredMeanKK:
             tokens = _block_output(block, tokens, _masked_attention(q, k, hidden), v)
         dense = torch.stack(kk).mean(0) @ v[:, :, 1:].to(kk[0].dtype)
         patches = attention_output(block, dense.to(v.dtype))
-        return dense_output(vit, patches, class_embedding(vit, before, q, k, v), grid, record)
+        return dense_output(vit, patches, class_embedding(vit, before, q, k, v), grid, Show(record))
 
 
-@MODELS.register_module()
+@METHODS.register
 @dataclass(frozen=True)
 class RefocusVariant:
     """RefocusCLIP with steps left out or changed (docs/METHOD.md sections 3 and 10).
@@ -138,7 +139,7 @@ class RefocusVariant:
         if self.attention and self.target != "class":
             mean = redistribute_attention(mean, distractors, self._receivers(mean, distractors), self.beta)
         patches = attention_output(block, (mean @ v[:, :, 1:].to(mean.dtype)).to(v.dtype))
-        return dense_output(vit, patches, class_embedding(vit, before, q, k, v), grid, record)
+        return dense_output(vit, patches, class_embedding(vit, before, q, k, v), grid, Show(record))
 
     def _receivers(self, kk: Tensor, distractors: Tensor) -> Tensor:
         """Who receives among the patches, (B, N) bool, given their key-key attention (B, H, N, N)."""

@@ -1,26 +1,49 @@
-"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020): logits follow the image's edges.
+"""Refiners of logits. PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), follows the edges.
 
 Source: docs/METHOD.md section 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from mmseg.registry import MODELS
 from torch import Tensor
 
 from rfclip.checks import check_indices, check_whole
 from rfclip.clip.precision import at_least_fp32
+from rfclip.registry import Registry
 
 _RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _CACHED = 2**19  # elements (2 MB): a strip of this size is worked on from the processor's cache
 
 
-@MODELS.register_module()
+class Refiner(Protocol):
+    """Something that refines logits by what the image, and perhaps the text, looks like; frozen settings."""
+
+    def prepare(self, image: Tensor, text: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Look at normalised images (B, 3, H, W) and at the queries' embeddings (Q, E).
+
+        Returns:
+            A function of logits (B, Q, H, W) that gives refined ones and does not modify them.
+        """
+
+
+REFINERS = Registry("refiner")
+
+
+def build_refiner(settings: Mapping[str, Any] | None) -> Refiner | None:
+    """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
+    refiner = None if settings is None else REFINERS.build(settings)
+    if refiner is not None and not hasattr(refiner, "prepare"):
+        raise TypeError(f"refiner is dict(type='PAMR', ...) or None, got {dict(settings or {})}")
+    return refiner
+
+
+@REFINERS.register
 @dataclass(frozen=True)
 class PAMR:
     """Settings of the refinement.
@@ -42,8 +65,8 @@ class PAMR:
         if not self.dilations or min(self.dilations) < 1:
             raise ValueError(f"PAMR dilations must be at least one distance >= 1, got {self.dilations!r}")
 
-    def prepare(self, image: Tensor) -> Callable[[Tensor], Tensor]:
-        """Compute the affinity of images (B, 3, H, W) once.
+    def prepare(self, image: Tensor, text: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Compute the affinity of images (B, 3, H, W) once; the text has no part in it.
 
         Returns:
             A function that refines logits (B, q, H, W) and does not modify them. Each channel is refined by

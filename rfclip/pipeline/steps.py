@@ -1,29 +1,30 @@
 """From normalised images to cosine maps to labels: the steps around a dense method, without mmseg.
 
-`RFCLIP` (segmentor.py) and `OpenVocabSegmenter` (api.py) are two faces of these functions.
-docs/METHOD.md section 5 is their specification.
+`DenseEngine` (engine.py) holds what they need. docs/METHOD.md section 5 is their specification.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor
 
-from rfclip.checks import check_above_zero, check_choice, check_range, check_switch, check_whole, shown
+from rfclip.checks import built, check_above_zero, check_choice, check_range, check_switch, check_whole, shown
 from rfclip.clip.precision import own_precision
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import labels, prior, windows
 from rfclip.pipeline.labels import LabelMap
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.refiners import PAMR
+from rfclip.pipeline.refiners import Refiner, build_refiner
 from rfclip.words.vocabulary import Vocabulary, shipped_vocabularies
+
+LOG = logging.getLogger(__name__)
 
 Encoder = Callable[[Tensor], DenseOutput]
 PATCH_FITS = ("crop", "pad")
@@ -70,7 +71,7 @@ class Settings:
     Attributes:
         windows: how images are cut up.
         prior: the object-presence prior, or None.
-        refiner: PAMR, or None.
+        refiner: e.g. PAMR, or None.
         logit_scale: factor of the cosines before the softmax, > 0.
         prob_thd: where the winning probability (0..1) is below it, the label becomes `background_index`.
         background_index: class that takes the pixels below `prob_thd`; None where there is none.
@@ -81,12 +82,28 @@ class Settings:
 
     windows: Windows
     prior: Prior | None = None
-    refiner: PAMR | None = None
+    refiner: Refiner | None = None
     logit_scale: float = 40.0
     prob_thd: float = 0.0
     background_index: int | None = None
     patch_fit: str = "crop"
     keep_probs: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        test_cfg: Mapping[str, Any] | None,
+        prior: Mapping[str, Any] | None,
+        refiner: Mapping[str, Any] | None,
+        **others: Any,
+    ) -> Settings:
+        """Build from the blocks of a config; None: whole images, no prior, no refiner."""
+        return cls(
+            windows=built("test_cfg", {} if test_cfg is None else test_cfg, Windows),
+            prior=None if prior is None else built("prior", prior, Prior),
+            refiner=build_refiner(refiner),
+            **others,
+        )
 
     def __post_init__(self) -> None:
         plain = {
@@ -122,11 +139,9 @@ class Settings:
             cure = "prob_thd=0" if there is None else f"background_index={there}"
             raise ValueError(f"vocabulary {str(name)!r} has {has}, so {turns} (a known way to mIoU 0): set {cure}")
         if there is not None:
-            print_log(
+            LOG.warning(
                 f"Class {there} is called 'background', but {turns}: set background_index={there}, or call that class "
-                "something else.",
-                "current",
-                logging.WARNING,
+                "something else."
             )
 
 
@@ -228,7 +243,7 @@ def label_image(
 
     Args:
         cosines: (Q, h, w) of :func:`cosine_maps`.
-        image: (3, h, w) the normalised input that PAMR looks at.
+        image: (3, h, w) the normalised input that the refiner looks at.
         size: (H0, W0) of the result.
         queries: the vocabulary.
         settings: refiner, scale, threshold.
@@ -236,7 +251,7 @@ def label_image(
     refine = None
     if settings.refiner is not None:
         picture = F.interpolate(image[None], size, mode="bilinear", align_corners=False)
-        refine = settings.refiner.prepare(picture)
+        refine = settings.refiner.prepare(picture, queries.text)
     return labels.label(
         cosines,
         size,

@@ -23,6 +23,10 @@ _OLDEST, _TOO_NEW = (2, 0, 1), (2, 2, 0)
 _INSTALL = "pip install 'mmcv-lite>=2.0.1,<2.2'"
 
 
+class UnusableMmcvError(ImportError):
+    """No mmcv is installed, or none that mmsegmentation takes; the message says which to install."""
+
+
 class _Placeholder(ModuleType):
     """Stands in for the compiled operators: every attribute is a function that says what is missing."""
 
@@ -45,7 +49,7 @@ def enable() -> None:
     A full mmcv is left untouched.
 
     Raises:
-        ImportError: No mmcv is installed, or one whose version mmsegmentation refuses. The message tells what
+        UnusableMmcvError: No mmcv is installed, or one whose version mmsegmentation refuses. The message tells what
             to install.
     """
     with _cache_for_yapf():
@@ -82,7 +86,7 @@ def _mmcv_version() -> str:
     except ModuleNotFoundError as error:
         if error.name not in ("mmcv", "mmcv.version"):
             raise
-        raise ImportError(
+        raise UnusableMmcvError(
             f"rfclip needs mmcv, and none is installed: {_INSTALL} (no compiler needed), "
             "or a full mmcv of the same versions if other projects of yours need its operators"
         ) from error
@@ -91,7 +95,7 @@ def _mmcv_version() -> str:
 def _check_version(version: str) -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if numbers < _OLDEST or numbers >= _TOO_NEW:
-        raise ImportError(
+        raise UnusableMmcvError(
             f"mmcv {version} is installed, but mmsegmentation works with versions from 2.0.1 up to, "
             f"not including, 2.2: {_INSTALL}"
         )

@@ -15,11 +15,14 @@ from torch import Tensor
 
 from rfclip.checks import check_choice
 from rfclip.pipeline.labels import LabelMap
+from rfclip.registry import Registry
 
+PREPROCESSORS = Registry("data_preprocessor")
+PREPROCESSORS.share(MODELS)
 FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
-@MODELS.register_module()
+@PREPROCESSORS.register
 class PaddingPreProcessor(SegDataPreProcessor):
     """Normalises each image, then pads the smaller ones of a batch right and bottom.
 

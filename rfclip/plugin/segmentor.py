@@ -1,10 +1,9 @@
-"""RFCLIP, the segmentor in mmsegmentation's registry: a thin adapter round pipeline.py."""
+"""RFCLIP, the segmentor in mmsegmentation's registry: a thin adapter round the dense engine."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,20 +13,16 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from rfclip.checks import built, check_block, near, shown
-from rfclip.clip import towers as vit
+from rfclip.checks import built
 from rfclip.clip.loader import LoadedCLIP, load_clip
-from rfclip.clip.precision import as_fp32, check_fp32, own_precision
-from rfclip.clip.text import load_templates, load_vocabulary, text_embeddings
-from rfclip.methods import METHODS
-from rfclip.methods.base import DenseOutput, encode_image
-from rfclip.methods.distraction import resolve_distraction_dims
-from rfclip.pipeline import steps as pipeline
-from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.refiners import PAMR
-from rfclip.plugin.preprocess import flipped_sides, store_result, without_padding
+from rfclip.clip.precision import as_fp32, check_fp32
+from rfclip.clip.text import load_templates, load_vocabulary
+from rfclip.methods.base import DenseOutput
+from rfclip.methods.build import build_method
+from rfclip.pipeline.engine import DenseEngine
+from rfclip.pipeline.steps import Queries, Settings
+from rfclip.plugin.preprocess import PREPROCESSORS, flipped_sides, store_result, without_padding
 
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 TRAINING_FREE = "RFCLIP is training-free: it has no loss; use mode='predict' or mode='tensor'"
 WEIGHTS_ENTER_BY_CLIP = (
     "Weights come only through `clip`: RFCLIP takes them from clip.pretrained only (for tools/test.py: the CHECKPOINT "
@@ -94,10 +89,10 @@ class RFCLIP(BaseSegmentor):
         init_cfg: None = None,
     ) -> None:
         words = load_vocabulary(vocabulary)
-        settings = pipeline.Settings(
-            windows=built("test_cfg", {} if test_cfg is None else test_cfg, pipeline.Windows),
-            prior=None if prior is None else built("prior", prior, Prior),
-            refiner=build_refiner(refiner),
+        settings = Settings.of(
+            test_cfg,
+            prior,
+            refiner,
             logit_scale=logit_scale,
             prob_thd=prob_thd,
             background_index=background_index,
@@ -114,12 +109,18 @@ class RFCLIP(BaseSegmentor):
         self.precision = clip.get("precision", "fp32")
         self.vocabulary = words
         self.settings = settings
-        self.method = build_method({"type": "RefocusCLIP"} if method is None else method, loaded)
+        self.method = build_method(method, loaded)
         self.templates = load_templates(templates)
-        queries = pipeline.Queries.of(text_embeddings(loaded, words.queries, self.templates), words, settings)
+        queries = self.engine.queries(words, vocabulary)
         self.register_buffer("text_embeddings", queries.text, persistent=False)
         self.register_buffer("clusters", queries.clusters, persistent=False)
         self.register_buffer("twins", queries.twins, persistent=False)
+
+    @property
+    def engine(self) -> DenseEngine:
+        """What does the work, round the tower as it is here: moved, or a replica on another device."""
+        loaded = dataclasses.replace(self.loaded, model=self.clip)
+        return DenseEngine(loaded, self.method, self.settings, self.templates, self.precision)
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -135,20 +136,9 @@ class RFCLIP(BaseSegmentor):
             "current",
         )
 
-    @own_precision
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
-        with self._autocast(images):
-            return self.method(self.clip.visual, as_fp32(images))
-
-    def _encode_image(self, images: Tensor) -> Tensor:
-        """Return the image embeddings (B, E) that `encode` would, without the rest."""
-        with self._autocast(images):
-            return encode_image(self.method, self.clip.visual, as_fp32(images))
-
-    def _autocast(self, images: Tensor) -> torch.autocast:
-        dtype = AUTOCAST[self.precision]
-        return torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
+        return self.engine.encode(images)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
@@ -169,18 +159,18 @@ class RFCLIP(BaseSegmentor):
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
         images = [without_padding(image, sample) for image, sample in zip(as_fp32(inputs), samples, strict=True)]
         flips = [flipped_sides(sample) for sample in samples]
-        queries = self._queries()
+        engine, queries = self.engine, self._queries()
         for group in _equal_sizes(images):
-            maps = self._cosine_maps(torch.stack([images[i] for i in group]), queries)
+            maps = engine.cosine_maps(torch.stack([images[i] for i in group]), queries)
             for i, cosines in zip(group, maps, strict=True):
                 size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
                 upright = cosines.flip(flips[i]), images[i].flip(flips[i])
-                store_result(samples[i], pipeline.label_image(*upright, size, queries, self.settings))
+                store_result(samples[i], engine.label_image(*upright, size, queries))
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         """Cosines (B, Q, H, W) after prior and window merge, unscaled (mode='tensor')."""
-        return self._cosine_maps(inputs, self._queries())
+        return self.engine.cosine_maps(inputs, self._queries())
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample]) -> Tensor:
         """The same as mode='tensor'."""
@@ -224,16 +214,10 @@ class RFCLIP(BaseSegmentor):
         state_dict.update(self.clip.state_dict(prefix=f"{prefix}clip."))  # the towers, which are next, load themselves
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _queries(self) -> pipeline.Queries:
+    def _queries(self) -> Queries:
         words = self.vocabulary
         classes = (words.query_class, len(words.names))
-        return pipeline.Queries(self.text_embeddings, *classes, self.clusters, self.twins)
-
-    @torch.no_grad()
-    def _cosine_maps(self, images: Tensor, queries: pipeline.Queries) -> Tensor:
-        return pipeline.cosine_maps(
-            self.encode, images, queries, self.settings, vit.patch_size(self.clip.visual), self._encode_image
-        )
+        return Queries(self.text_embeddings, *classes, self.clusters, self.twins)
 
 
 @torch.no_grad()
@@ -250,76 +234,13 @@ def encode_dense(model: RFCLIP, images: Tensor) -> DenseOutput:
     return model.encode(images)
 
 
-def build_method(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Any:
-    """Build a dense method and give it the distraction dimensions of the weights, if it asks for them.
-
-    Args:
-        settings: `type` and the method's own arguments; `calibration_images` (a folder) serves 'auto' dimensions.
-        loaded: the CLIP.
-
-    Raises:
-        TypeError: no dict, an unknown argument, or a registered type that is no method.
-        ValueError: an unknown type, or settings that do not fit the tower.
-    """
-    method = _build(settings, "method", METHODS, also=("calibration_images",))
-    if not callable(method):
-        raise TypeError(f"method is a dense method, such as {', '.join(METHODS)}; {settings['type']!r} is none")
-    folder = settings.get("calibration_images")
-    if folder is not None and not isinstance(folder, (str, Path)):
-        raise TypeError(f"calibration_images must be the path of a folder, got {shown(folder)}")
-    dims = getattr(method, "distraction_dims", None)
-    if folder is not None and not isinstance(dims, str):
-        raise ValueError(
-            f"calibration_images={folder!r} would not be looked at: it serves the distraction_dims='auto' of a method "
-            f"that has them, and this is {method}"
-        )
-    if dims is not None:
-        method = dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
-    if hasattr(method, "check_tower"):
-        method.check_tower(loaded.model.visual)
-    return method
-
-
-def build_refiner(settings: Mapping[str, Any] | None) -> PAMR | None:
-    """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
-    refiner = None if settings is None else _build(settings, "refiner", ("PAMR",))
-    if refiner is not None and not hasattr(refiner, "prepare"):
-        raise TypeError(f"refiner is dict(type='PAMR', ...) or None, got {dict(settings or {})}")
-    return refiner
-
-
-def _build(settings: Mapping[str, Any], what: str, known: Sequence[str], also: Sequence[str] = ()) -> Any:
-    """Build from mmseg's registry, whatever the default scope is.
-
-    ValueError: it knows no such type. TypeError: entries that it does not take.
-
-    Args:
-        settings: `type` and its arguments; not modified.
-        what: the block's name, for errors.
-        known: the types of ours.
-        also: entries that may stand in the block and are not the type's.
-    """
-    if not isinstance(settings, Mapping):
-        raise TypeError(f"{what} must be a dict such as dict(type={known[0]!r}), got {shown(settings)}")
-    kind = settings.get("type")
-    taker = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not callable(taker):
-        raise ValueError(
-            f"{what}.type {shown(kind)} is not registered in mmseg's MODELS{near(kind, known)}; there are "
-            f"{', '.join(known)}"
-        )
-    arguments = {key: value for key, value in settings.items() if key != "type"}
-    check_block(f"{what} {getattr(taker, '__name__', kind)}", arguments, taker, also)
-    return taker(**{key: value for key, value in arguments.items() if key not in also})
-
-
 def build_preprocessor(settings: Mapping[str, Any] | nn.Module | None, loaded: LoadedCLIP) -> nn.Module:
     """Build a data preprocessor; None: for BGR images 0..255 (as mmcv loads them), with the weights' mean and std."""
     if isinstance(settings, nn.Module):
         return settings
     default = {"type": "PaddingPreProcessor", "mean": loaded.mean, "std": loaded.std, "bgr_to_rgb": True}
-    built: nn.Module = _build(settings or default, "data_preprocessor", ("PaddingPreProcessor",))
-    return built
+    preprocessor: nn.Module = PREPROCESSORS.build(settings or default)
+    return preprocessor
 
 
 def _equal_sizes(images: Sequence[Tensor]) -> list[list[int]]:

@@ -12,15 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rfclip.checks import built, check_whole, shown
-from rfclip.clip import towers as vit
-from rfclip.clip.loader import brings_weights, load_clip
-from rfclip.clip.text import load_templates, load_vocabulary, text_embeddings
+from rfclip.checks import check_whole, shown
+from rfclip.clip.loader import LoadedCLIP, brings_weights, load_clip
+from rfclip.clip.text import load_templates, load_vocabulary
 from rfclip.io.images import ImageSource, cut_clause, path_of, read_with_notes, resize_short_side
-from rfclip.methods.base import encode_image
-from rfclip.pipeline import steps as pipeline
-from rfclip.pipeline.prior import Prior
-from rfclip.plugin.segmentor import AUTOCAST, build_method, build_refiner
+from rfclip.methods.base import DenseOutput, Method
+from rfclip.methods.build import build_method
+from rfclip.pipeline.engine import DenseEngine
+from rfclip.pipeline.steps import Queries, Settings
 from rfclip.segment.result import Segmentation
 from rfclip.words.vocabulary import Vocabulary
 
@@ -80,28 +79,42 @@ class OpenVocabSegmenter:
     ) -> None:
         self.short_side = check_whole("short_side", short_side, least=1)
         self.device = _checked_device(device)
-        self.settings = pipeline.Settings(
-            windows=built("test_cfg", {"mode": "slide"} if test_cfg is None else test_cfg, pipeline.Windows),
-            prior=None if prior is None else built("prior", prior, Prior),
-            refiner=build_refiner(refiner),
+        settings = Settings.of(
+            {"mode": "slide"} if test_cfg is None else test_cfg,
+            prior,
+            refiner,
             logit_scale=logit_scale,
             prob_thd=prob_thd,
             background_index=background_index,
             patch_fit=patch_fit,
             keep_probs=keep_probs,
         )
-        self.templates = load_templates(templates)
-        self.precision = precision
-        self.loaded = load_clip(
+        prompts = load_templates(templates)
+        loaded = load_clip(
             model,
             None if pretrained == "openai" and brings_weights(model) else pretrained,  # the default asks for nothing
             precision=precision,
             quick_gelu=quick_gelu,
             origin=origin,
         )
-        self.loaded.model.to(self.device)
-        self.method = build_method({"type": "RefocusCLIP"} if method is None else method, self.loaded)
-        self._last: tuple[Vocabulary, pipeline.Queries] | None = None
+        loaded.model.to(self.device)
+        self.engine = DenseEngine(loaded, build_method(method, loaded), settings, prompts, precision)
+        self._last: tuple[Vocabulary, Queries] | None = None
+
+    @property
+    def loaded(self) -> LoadedCLIP:
+        """The CLIP."""
+        return self.engine.clip
+
+    @property
+    def method(self) -> Method:
+        """The dense method."""
+        return self.engine.method
+
+    @property
+    def settings(self) -> Settings:
+        """Windows, prior, refiner, scale, threshold."""
+        return self.engine.settings
 
     @overload
     def __call__(self, image: ImageSource, names: Names) -> Segmentation: ...
@@ -131,8 +144,8 @@ class OpenVocabSegmenter:
     def changed(self, method: Mapping[str, Any], prob_thd: float, background_index: int | None) -> OpenVocabSegmenter:
         """Return another segmenter of the same loaded model, with another method and background; both can be used."""
         other = copy.copy(self)
-        other.settings = replace(self.settings, prob_thd=prob_thd, background_index=background_index)
-        other.method = build_method(method, self.loaded)
+        settings = replace(self.settings, prob_thd=prob_thd, background_index=background_index)
+        other.engine = replace(self.engine.with_method(method), settings=settings)
         other._last = None
         return other
 
@@ -143,48 +156,33 @@ class OpenVocabSegmenter:
     def preprocess(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB to the normalised input (1, 3, h, w), resized, on the device."""
         resized = torch.from_numpy(np.ascontiguousarray(resize_short_side(image, self.short_side)))
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.loaded.mean, self.loaded.std))
-        return ((resized.permute(2, 0, 1).float() - mean) / std)[None].to(self.device)
+        return self.loaded.normalised(resized[None]).to(self.device)
 
-    def encode(self, images: Tensor) -> Any:
+    def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
-        with self._autocast():
-            return self.method(self.loaded.model.visual, images)
-
-    def _encode_image(self, images: Tensor) -> Tensor:
-        """Return the image embeddings (B, E) that `encode` would, without the rest."""
-        with self._autocast():
-            return encode_image(self.method, self.loaded.model.visual, images)
-
-    def _autocast(self) -> torch.autocast:
-        dtype = AUTOCAST[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return self.engine.encode(images)
 
     @torch.no_grad()
-    def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: pipeline.Queries) -> Segmentation:
+    def _segment(self, source: ImageSource, vocabulary: Vocabulary, queries: Queries) -> Segmentation:
         image, clauses = read_with_notes(source)
         if image is source:
             image = image.copy()  # the caller may fill the array anew
         inputs = self.preprocess(image)
-        patch = vit.patch_size(self.loaded.model.visual)
-        maps = pipeline.cosine_maps(self.encode, inputs, queries, self.settings, patch, self._encode_image)
-        size = (image.shape[0], image.shape[1])
-        result = pipeline.label_image(maps[0], inputs[0], size, queries, self.settings)
+        maps = self.engine.cosine_maps(inputs, queries)
+        result = self.engine.label_image(maps[0], inputs[0], (image.shape[0], image.shape[1]), queries)
         seen = (inputs.shape[2], inputs.shape[3])
         notes = (*clauses, *filter(None, [cut_clause(seen, self.short_side)]))
         labels = result.labels.cpu().numpy()
         probs = None if result.probs is None else result.probs.cpu().numpy()
         return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image, seen, path_of(source), notes)
 
-    def _queries(self, names: Names) -> tuple[Vocabulary, pipeline.Queries]:
+    def _queries(self, names: Names) -> tuple[Vocabulary, Queries]:
         """The embedded vocabulary; the last one is kept, so that only new words cost a text pass."""
         vocabulary = names if isinstance(names, Vocabulary) else load_vocabulary(names)
         last = self._last
         if last is not None and last[0] == vocabulary:
             return last
-        self.settings.check_vocabulary(vocabulary, names)
-        text = text_embeddings(self.loaded, vocabulary.queries, self.templates).to(self.device)
-        embedded = (vocabulary, pipeline.Queries.of(text, vocabulary, self.settings))
+        embedded = (vocabulary, self.engine.queries(vocabulary, names))
         self._last = embedded  # another thread may put its own there before this one returns
         return embedded
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from rfclip.io.fonts import printable
 from rfclip.io.images import sentence
+from rfclip.methods.base import describe as describe_method
 from rfclip.runs.manifest import without_paths
 from rfclip.segment.api import OpenVocabSegmenter
 from rfclip.segment.find import Frame, Picture, count_frames, read_frames
@@ -178,9 +179,9 @@ def describe(segmenter: OpenVocabSegmenter) -> dict[str, Any]:
             "origin": loaded.origin,
             "weights_sha256": loaded.weights_hash,
             "device": str(segmenter.device),
-            "precision": segmenter.precision,
-            "method": {"type": type(segmenter.method).__name__, **dataclasses.asdict(segmenter.method)},
-            "templates": len(segmenter.templates),
+            "precision": segmenter.engine.precision,
+            "method": describe_method(segmenter.method),
+            "templates": len(segmenter.engine.templates),
             "short_side": segmenter.short_side,
             **settings,
         }

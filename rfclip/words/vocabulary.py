@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import print_log
-
 from rfclip.checks import shown
 from rfclip.data import DATA
+
+LOG = logging.getLogger(__name__)
 
 _VOCABULARIES = DATA / "vocabularies"
 BACKGROUND = "background"
@@ -105,7 +105,7 @@ def load_vocabulary(spec: str | Path | Sequence[str | Sequence[str]]) -> Vocabul
         if background is not None:
             colours.insert(background, colours.pop(0))
         return Vocabulary(names, classes, tuple(colours), background)
-    meta = _dataset_meta(about["dataset"])
+    meta = dataset_facts()[about["dataset"]]
     if len(meta["classes"]) != len(names):
         raise ValueError(
             f"vocabulary '{source}' has {len(names)} rows, but {about['dataset']} has {len(meta['classes'])} "
@@ -235,11 +235,9 @@ def _warn_about_repeats(source: str, names: tuple[tuple[str, ...], ...]) -> None
             places.setdefault(same_name(name), []).append(index)
     for name, classes in places.items():
         if len(classes) > 1:
-            print_log(
+            LOG.warning(
                 f"Vocabulary '{source}': '{name}' stands in classes {', '.join(map(str, classes))}. "
-                "Identical queries tie and the first wins, so the later ones never do.",
-                "current",
-                logging.WARNING,
+                "Identical queries tie and the first wins, so the later ones never do."
             )
 
 
@@ -247,11 +245,9 @@ def _warn_about_bars(source: str, names: tuple[tuple[str, ...], ...]) -> None:
     """Log names with a bar, which parts aliases on command lines, and is a character like others in a .txt file."""
     barred = [name for row in names for name in row if "|" in name]
     if barred:
-        print_log(
+        LOG.warning(
             f"Vocabulary '{source}': {shown(barred[0])} is one name. In .txt files commas part the names of a class, "
-            "| does not.",
-            "current",
-            logging.WARNING,
+            "| does not."
         )
 
 
@@ -267,8 +263,7 @@ def _benchmarks() -> dict[str, dict[str, Any]]:
     return json.loads((_VOCABULARIES / "_benchmarks.json").read_text(encoding="utf-8"))
 
 
-def _dataset_meta(dataset: str) -> Mapping[str, Any]:
-    """METAINFO of a dataset class; imported here because mmseg's datasets take seconds to import."""
-    from mmseg.registry import DATASETS
-
-    return DATASETS.get(dataset).METAINFO
+@functools.cache
+def dataset_facts() -> dict[str, dict[str, Any]]:
+    """Class names and colours (0..255) of the benchmarks' data sets, by the name of their dataset class."""
+    return json.loads((DATA / "datasets.json").read_text(encoding="utf-8"))

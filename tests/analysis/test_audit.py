@@ -42,7 +42,7 @@ def pictures(make_images):
 
 
 def test_scores_are_those_of_the_segmenter(model, pictures, clip_files):
-    found = audit(model, pictures, {"words": WORDS, "other": OTHER})
+    found = audit(model.engine, pictures, {"words": WORDS, "other": OTHER})
     for name, words in (("words", WORDS), ("other", OTHER)):
         other = MODELS.build({**settings_of(clip_files), "vocabulary": [list(row) for row in words.names]})
         totals = np.zeros((3, 3))
@@ -64,21 +64,21 @@ def _sample(picture):
 
 
 def test_a_name_left_out_scores_as_a_vocabulary_without_it(model, pictures):
-    found = audit(model, pictures, {"words": WORDS})
+    found = audit(model.engine, pictures, {"words": WORDS})
     assert found.names == ((0, "sky"), (0, "cloud"), (1, "grass"), (2, "cat"), (2, "kitten"), (2, "dog"))
     shorter = load_vocabulary([["sky", "cloud"], "grass", ["cat", "dog"]])
-    assert found.without[4] == audit(model, pictures, {"x": shorter}, leave_out=False).total("x")
+    assert found.without[4] == audit(model.engine, pictures, {"x": shorter}, leave_out=False).total("x")
     assert np.isnan(found.without[2])  # the only name of its class
     assert [query for query, _ in without_each(WORDS)] == [0, 1, 3, 4, 5]
 
 
 def test_each_piece_is_encoded_once(model, pictures, monkeypatch):
-    calls, encode = [], model.encode
-    monkeypatch.setattr(model, "encode", lambda images: calls.append(len(images)) or encode(images))
-    audit(model, pictures[:1], {"words": WORDS, "other": OTHER})
+    calls, method = [], model.method
+    monkeypatch.setattr(model, "method", lambda vit, images, record: calls.append(len(images)) or method(vit, images))
+    audit(model.engine, pictures[:1], {"words": WORDS, "other": OTHER})
     several = list(calls)
     calls.clear()
-    audit(model, pictures[:1], {"words": WORDS}, leave_out=False)
+    audit(model.engine, pictures[:1], {"words": WORDS}, leave_out=False)
     assert several == calls
 
 
@@ -104,7 +104,7 @@ def test_wrong_pixels_and_where_they_come_from():
 
 
 def test_table_and_plot(model, pictures, tmp_path):
-    found = audit(model, pictures, {"published": WORDS, "plain": plain_vocabulary(WORDS)})
+    found = audit(model.engine, pictures, {"published": WORDS, "plain": plain_vocabulary(WORDS)})
     write_table(found, tmp_path / "table.csv")
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [row["kind"] for row in rows] == ["total"] + ["class"] * 3 + ["name"] * 6
@@ -126,4 +126,4 @@ def test_plain_names():
 
 def test_vocabularies_of_different_sizes(model, pictures):
     with pytest.raises(ValueError, match="'two' has 2 classes instead of 3"):
-        audit(model, pictures, {"words": WORDS, "two": load_vocabulary(["a", "b"])})
+        audit(model.engine, pictures, {"words": WORDS, "two": load_vocabulary(["a", "b"])})

@@ -41,7 +41,7 @@ def test_finds_exactly_the_planted_channels_in_both_halves(loaded, scenes):
 def test_every_patch_counts_the_same(loaded, scenes):
     small = [scene[:, :32, :48] for scene in scenes[:3]]
     mixed = [*small, *scenes[3:]]
-    expected = calibrate.measure(loaded.model.visual, calibrate.normalised(mixed, loaded))
+    expected = calibrate.measure(loaded.model.visual, map(loaded.normalised, mixed))
     found = calibrated(loaded, mixed).whole
     torch.testing.assert_close(found.profile, expected.profile)
     torch.testing.assert_close(found.crossings, expected.crossings)

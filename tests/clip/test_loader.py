@@ -18,6 +18,7 @@ from rfclip.clip import downloads
 from rfclip.clip import loader as clip_loader
 from rfclip.clip.loader import load_clip
 from rfclip.clip.weights import WeightsError, WeightsNotFoundError, hash_tensors
+from tests.support.log import keep_log
 
 CONFIG = {
     "embed_dim": 32,
@@ -71,9 +72,7 @@ def weights(tmp_path, random_clip):
 @pytest.fixture
 def logged(monkeypatch):
     lines = []
-    monkeypatch.setattr(
-        clip_loader, "print_log", lambda message, logger, level=logging.INFO: lines.append((message, level))
-    )
+    keep_log(monkeypatch, clip_loader, lambda message, level: lines.append((message, level)))
     return lines
 
 

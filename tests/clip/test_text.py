@@ -17,6 +17,7 @@ from rfclip.clip import text
 from rfclip.clip.loader import LoadedCLIP, load_clip
 from rfclip.clip.text import encode_text, text_embeddings
 from rfclip.plugin.segmentor import RFCLIP
+from tests.support.log import keep_log
 
 TOKENIZE = open_clip.get_tokenizer("ViT-B-16")
 NAMES = ["sky", "person in a very long woollen jacket", "{} {0}, %s", "Baum 🌳"]
@@ -55,7 +56,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(text, "print_log", lambda message, *_: lines.append(message))
+    keep_log(monkeypatch, text, lambda message, _: lines.append(message))
     return lines
 
 

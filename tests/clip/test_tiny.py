@@ -19,6 +19,7 @@ from rfclip.segment.api import OpenVocabSegmenter
 from rfclip.segment.files import segment_files
 from rfclip.segment.find import find_pictures
 from rfclip.words.vocabulary import load_vocabulary
+from tests.support.log import keep_log
 
 KNOWN = "a photo of a cat . dog"
 bpe = functools.cache(SimpleTokenizer)  # reading its vocabulary takes longer than all else here
@@ -55,7 +56,7 @@ def folder(tmp_path, random_clip, trained):
 @pytest.fixture
 def warned(monkeypatch):
     lines = []
-    monkeypatch.setattr(tiny_clip, "print_log", lambda message, logger, level: lines.append((message, level)))
+    keep_log(monkeypatch, tiny_clip, lambda message, level: lines.append((message, level)))
     return lines
 
 

@@ -28,7 +28,8 @@ def test_shapes(explanation):
 
 
 def test_labels_are_those_of_the_segmenter(segmenter, photo, explanation, classes):
-    segmenter.settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"))
+    settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"))
+    segmenter.engine = dataclasses.replace(segmenter.engine, settings=settings)
     assert (segmenter(photo, classes).labels == explanation.labels).all()
 
 
@@ -52,7 +53,8 @@ def test_the_similarity_of_a_class_is_that_of_its_best_name(segmenter, photo, cl
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])
 def test_patches_that_are_not_whole_are_not_shown(segmenter, photo, fit, classes):
-    segmenter.settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"), patch_fit=fit)
+    settings = dataclasses.replace(segmenter.settings, windows=Windows("whole"), patch_fit=fit)
+    segmenter.engine = dataclasses.replace(segmenter.engine, settings=settings)
     e = examine(segmenter, photo[:, :135], classes, point=(134, 99))  # 64 x 86 pixels for the network
     assert e.grid == (4, 5) and e.seen.shape == (64, 80, 3)
     assert e.point == (3, 4)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rfclip.io import cache
+from tests.support.log import keep_log
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(cache, "print_log", lambda message, *_: lines.append(message))
+    keep_log(monkeypatch, cache, lambda message, _: lines.append(message))
     return lines
 
 

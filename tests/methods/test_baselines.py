@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from rfclip import methods
 from rfclip.methods import NACLIP, DenseOutput
 from rfclip.methods.base import encode_image
-from rfclip.methods.naclip import neighbourhood
+from rfclip.methods.baselines import neighbourhood
 from tests.support import loops
 from tests.support.kept import Kept
 

@@ -14,6 +14,7 @@ from rfclip.clip.loader import LoadedCLIP
 from rfclip.io.sample_world import calibration_images
 from rfclip.methods import distraction as C
 from rfclip.refocus import distraction_scores
+from tests.support.log import keep_log
 
 OPENAI_B16 = (4, 162, 189, 326, 429, 474, 633, 713)
 
@@ -49,7 +50,7 @@ def scenes(count=16, size=(80, 112), seed=0):
 def logged(monkeypatch):
     """What was logged: (message, level)."""
     lines = []
-    monkeypatch.setattr(C, "print_log", lambda message, logger, level=logging.INFO: lines.append((message, level)))
+    keep_log(monkeypatch, C, lambda message, level: lines.append((message, level)))
     return lines
 
 

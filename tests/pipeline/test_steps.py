@@ -12,6 +12,7 @@ from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.prior import Prior, twins_of
 from rfclip.pipeline.refiners import PAMR
 from rfclip.pipeline.steps import Queries, Settings, Windows
+from tests.support.log import keep_log
 
 PATCH = 8
 WORDS = load_vocabulary([["sky", "cloud"], "tree", ["car", "van", "bus"]])
@@ -217,7 +218,7 @@ def test_bad_settings(arguments: dict, said: str) -> None:
 
 def test_another_background_than_the_class_of_that_name_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
-    monkeypatch.setattr(pipeline, "print_log", lambda message, *_: log.append(message))
+    keep_log(monkeypatch, pipeline, lambda message, _: log.append(message))
     words, settings = load_vocabulary(["tree", "background"]), Settings(Windows(), prob_thd=0.1, background_index=0)
     replace(settings, background_index=1).check_vocabulary(words, None)
     assert log == []

@@ -280,7 +280,7 @@ def test_a_prepared_vocabulary_is_not_embedded_again(
 ) -> None:
     words = segmenter.prepare(WORDS)
     assert words == load_vocabulary(WORDS)
-    monkeypatch.setattr("rfclip.segment.api.text_embeddings", None)
+    monkeypatch.setattr("rfclip.pipeline.engine.text_embeddings", None)
     assert segmenter(picture(), words).names == words.classes
 
 

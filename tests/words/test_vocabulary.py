@@ -12,6 +12,7 @@ from mmseg.registry import DATASETS
 from rfclip.clip.text import load_templates
 from rfclip.words import vocabulary
 from rfclip.words.vocabulary import distinct_colours, load_vocabulary, shipped_vocabularies
+from tests.support.log import keep_log
 
 BENCHMARKS = {
     "voc21": ("PascalVOCDataset", 21),
@@ -36,7 +37,7 @@ SPELLINGS = [name for benchmark in BENCHMARKS for name in (benchmark, f"{benchma
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(vocabulary, "print_log", lambda message, *_: lines.append(message))
+    keep_log(monkeypatch, vocabulary, lambda message, _: lines.append(message))
     return lines
 
 
@@ -315,3 +316,10 @@ def test_imagenet_templates_are_open_clips() -> None:
 def test_wrong_templates_get_a_sentence(spec: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         load_templates(spec)
+
+
+def test_the_facts_about_data_sets_are_those_of_their_classes():
+    for name, facts in vocabulary.dataset_facts().items():
+        meta = DATASETS.get(name).METAINFO
+        assert facts["classes"] == list(meta["classes"])
+        assert facts["palette"] == [list(colour) for colour in meta["palette"]]
