@@ -20,7 +20,7 @@ from rfclip.analysis import charts
 from rfclip.benchmarks.configs import benchmark_config, config_root
 from rfclip.benchmarks.options import Options
 from rfclip.explain import style
-from rfclip.runs.published import published
+from rfclip.runs.reference import published
 from rfclip.runs.run import run as run_benchmark
 
 

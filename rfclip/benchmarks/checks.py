@@ -17,7 +17,7 @@ from rfclip.benchmarks.configs import benchmark_config
 from rfclip.benchmarks.datasets import missing_data
 from rfclip.benchmarks.label_checks import Convention, Finding, Look, look_at, occurrences, overall, relative, shortened
 from rfclip.benchmarks.options import Options, build_config
-from rfclip.runs.published import published
+from rfclip.runs.reference import published
 
 SAMPLE = "sample.json"  # marks the generated sample, which has numbers of images of its own
 README = "see datasets/README.md"

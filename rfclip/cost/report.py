@@ -14,7 +14,7 @@ from rfclip.cost.memory import MemoryResult
 from rfclip.cost.precision import Agreement, SpeedUp
 from rfclip.cost.speed import SpeedResult
 from rfclip.runs.manifest import circumstances
-from rfclip.runs.published import HEADING, published
+from rfclip.runs.reference import HEADING, published
 
 COST_NOTE = (
     "Counted here: all matrix products, convolutions, attention products and matrix factorisations of the image "

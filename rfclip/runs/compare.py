@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfclip.runs.areas import ImageAreas
-from rfclip.runs.published import HEADING, published, published_miou
+from rfclip.runs.manifest import Results
+from rfclip.runs.reference import HEADING, published, published_miou, unlike
 
 FEWEST = 10  # images; of fewer, an interval would say nothing
 CHUNK = 2**24  # numbers in memory at once while resampling
-SHARED = ("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "pamr", "precision", "data")
 COLUMNS = (
     "benchmark",
     "method",
@@ -40,7 +40,7 @@ class Measured:
     """
 
     method: str
-    results: Mapping[str, Any]
+    results: Results
     areas: Mapping[str, ImageAreas]
     memory: float | None = None
 
@@ -101,14 +101,6 @@ def difference(
     return Difference(miou, low, high, int((gain > 0).sum()), int((gain < 0).sum()), count)
 
 
-def unequal(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The parts of two manifests that differ although only the method should."""
-    differing = [key for key in SHARED if first[key] != second[key]]
-    differing += ["code"] if first["code"]["sha256"] != second["code"]["sha256"] else []
-    configs = [{**one["config"], "model": {**one["config"]["model"], "method": None}} for one in (first, second)]
-    return differing + ([] if configs[0] == configs[1] else ["config"])
-
-
 def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000) -> list[dict[str, Any]]:
     """A row per method; the first method is the reference of the others.
 
@@ -126,7 +118,7 @@ def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000)
     rows = []
     for one in measured:
         manifest = one.results["manifest"]
-        differing = unequal(reference.results["manifest"], manifest)
+        differing = unlike(reference.results["manifest"], manifest)
         if differing or one.areas.keys() != reference.areas.keys():
             raise ValueError(
                 f"{benchmark}: {one.method} and {reference.method} differ in more than the method "
