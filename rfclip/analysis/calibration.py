@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ from rfclip.analysis import charts
 from rfclip.clip import towers as V
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.explain import style
+from rfclip.io.atomic import write_whole
+from rfclip.io.tables import comma_separated
 from rfclip.methods import distraction as calibrate
 from rfclip.methods.distraction import ChannelStatistics
 
@@ -110,9 +110,7 @@ def add_to_data_file(path: Path, loaded: LoadedCLIP, dims: tuple[int, ...]) -> N
             raise ValueError(f"{path} is no data file of distraction dimensions: {error}") from error
     table.setdefault(loaded.architecture, {})[loaded.weights_hash] = list(dims)
     lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in table.items()]
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def rule() -> str:
@@ -145,11 +143,10 @@ def _write_table(calibration: Calibration, path: Path) -> None:
     """A line per channel: shares in units of 1/d, crossings in percent."""
     width = len(calibration.whole.profile)
     columns = ["channel", "share_1/d", "patches_above_5/d_%", "share_first_half", "share_second_half", "chosen"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for channel in range(width):
-            first, second = (f"{float(half.profile[channel]) * width:.4f}" for half in calibration.halves)
-            share = f"{float(calibration.whole.profile[channel]) * width:.4f}"
-            above = f"{100 * float(calibration.whole.crossings[channel]):.4f}"
-            writer.writerow([channel, share, above, first, second, int(channel in calibration.dims)])
+    rows = []
+    for channel in range(width):
+        first, second = (f"{float(half.profile[channel]) * width:.4f}" for half in calibration.halves)
+        share = f"{float(calibration.whole.profile[channel]) * width:.4f}"
+        above = f"{100 * float(calibration.whole.crossings[channel]):.4f}"
+        rows.append([channel, share, above, first, second, int(channel in calibration.dims)])
+    write_whole(path, comma_separated(columns, rows))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rfclip.benchmarks.configs import BENCHMARKS
+from rfclip.io import tables
 from rfclip.io.atomic import write_whole
 from rfclip.runs.manifest import ConfigFacts, Results
 from rfclip.runs.reference import HEADING, protocol, published_miou, unlike_published
@@ -157,26 +156,18 @@ def _cell(key: str, value: Any) -> str:
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown."""
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *map(_cells, rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+    return tables.markdown([*COLUMNS.values()], map(_cells, rows))
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table for a terminal; the long heading of the published column becomes a footnote."""
     heads = ["published*" if key == "published" else head for key, head in COLUMNS.items()]
-    lines = [heads, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-    return "\n".join([*aligned, f"* {HEADING}"])
+    return f"{tables.aligned(heads, map(_cells, rows))}\n* {HEADING}"
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table as comma-separated values."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS.values())
-    writer.writerows([row[key] for key in COLUMNS] for row in rows)
-    return file.getvalue()
+    return tables.comma_separated([*COLUMNS.values()], ([row[key] for key in COLUMNS] for row in rows))
 
 
 def write(work_dir: Path, rows: Sequence[Mapping[str, Any]], runs: Mapping[str, str] | None = None) -> None:
