@@ -84,8 +84,14 @@ def write_report(calibration: Calibration, loaded: LoadedCLIP, folder: Path, ima
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "profile.csv", folder / "profile.png", folder / "distraction_dims.json"]
-    _write_table(calibration, paths[0])
     whole, width = calibration.whole, len(calibration.whole.profile)
+    heads = ["channel", "share_1/d", "patches_above_5/d_%", "share_first_half", "share_second_half", "chosen"]
+    rows = []
+    for channel in range(width):
+        share, *halves = (f"{float(one.profile[channel]) * width:.4f}" for one in (whole, *calibration.halves))
+        above = f"{100 * float(whole.crossings[channel]):.4f}"
+        rows.append([channel, share, above, *halves, int(channel in calibration.dims)])
+    write_whole(paths[0], comma_separated(heads, rows))
     limits = (_peak_limit(whole.profile) * width, calibrate.CROSSING_SHARE)
     title = f"Channels of {loaded.architecture} on {images}; halves agree on {100 * calibration.agreement:.0f} %"
     profile, crossings = (whole.profile * width).numpy(), whole.crossings.numpy()
@@ -137,16 +143,3 @@ def _mean(parts: list[ChannelStatistics], weights: list[int]) -> ChannelStatisti
         for name in ("profile", "crossings")
     )
     return ChannelStatistics(profile, crossings)
-
-
-def _write_table(calibration: Calibration, path: Path) -> None:
-    """A line per channel: shares in units of 1/d, crossings in percent."""
-    width = len(calibration.whole.profile)
-    columns = ["channel", "share_1/d", "patches_above_5/d_%", "share_first_half", "share_second_half", "chosen"]
-    rows = []
-    for channel in range(width):
-        first, second = (f"{float(half.profile[channel]) * width:.4f}" for half in calibration.halves)
-        share = f"{float(calibration.whole.profile[channel]) * width:.4f}"
-        above = f"{100 * float(calibration.whole.crossings[channel]):.4f}"
-        rows.append([channel, share, above, first, second, int(channel in calibration.dims)])
-    write_whole(path, comma_separated(columns, rows))

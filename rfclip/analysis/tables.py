@@ -128,7 +128,9 @@ def measure(
     for benchmark in setting.benchmarks:
         found[benchmark] = []
         for row in analysis.rows:
-            options = _options(row, benchmark, setting, folder / "runs" / _slug(row.name))
+            options = _options(
+                row, benchmark, setting, folder / "runs" / re.sub(r"[^a-z0-9.]+", "-", row.name.lower()).strip("-")
+            )
             with redirect_stdout(io.StringIO()):
                 results = run_benchmark(options)
             miou = results["metrics"]["mIoU"]
@@ -200,7 +202,3 @@ def _options(row: Row, benchmark: str, setting: Setting, folder: Path) -> Option
         quick_gelu=setting.quick_gelu,
         origin=setting.origin,
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")

@@ -72,19 +72,14 @@ class Report:
         """Note how busy the machine is; called after each row."""
         self.facts["loads"] += _load()
 
-    def _load_text(self) -> str:
-        loads = self.facts["loads"]
-        if not loads:
-            return "load unknown"
-        return f"load {min(loads)} to {max(loads)}, this program's threads included"
-
     def _head(self) -> str:
-        versions, machine = self.facts["versions"], self.facts["machine"]
+        versions, machine, loads = (self.facts[name] for name in ("versions", "machine", "loads"))
+        load = f"load {min(loads)} to {max(loads)}, this program's threads included" if loads else "load unknown"
         shown = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "rfclip") if versions.get(name))
         lines = [
             f"{self.model}, random weights with planted distractors, fp32 unless it says otherwise.",
             f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {shown}; "
-            f"{self.facts['started']}, {self._load_text()}.",
+            f"{self.facts['started']}, {load}.",
         ]
         if self.quick:
             lines.insert(0, "QUICK RUN: sizes too small for these numbers to mean anything; limits are not judged.")

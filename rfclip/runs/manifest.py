@@ -270,8 +270,9 @@ def _resize(parts: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 def _vocabulary_facts(spec: Any) -> NamesFacts:
     vocabulary = load_vocabulary(spec)
+    name = str(spec) if isinstance(spec, (str, Path)) else "list"
     return {
-        "name": _name(spec, shipped_vocabularies()),
+        "name": name if name in shipped_vocabularies() else Path(name).name,
         "sha256": _sha256(json.dumps(vocabulary.names)),
         "classes": len(vocabulary.names),
         "queries": len(vocabulary.queries),
@@ -311,12 +312,6 @@ def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
 @lru_cache
 def _file_hash(path: Path, _modified: int) -> str:
     return hash_file(path)
-
-
-def _name(spec: Any, shipped: Sequence[str]) -> str:
-    if not isinstance(spec, (str, Path)):
-        return "list"
-    return str(spec) if str(spec) in shipped else Path(spec).name
 
 
 def _versions() -> dict[str, str]:

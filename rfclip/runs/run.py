@@ -77,7 +77,8 @@ def run(options: Options) -> Mapping[str, Any]:
         UserError: Something is missing, does not fit, or cannot be read or written.
     """
     with _setup():
-        _init_processes(options.launcher)
+        if options.launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")  # mmengine's own way asks for a CUDA device
         cfg = build_config(options)
         dataset = list_dataset(cfg)
         facts = decisive_facts(cfg, options.overrides())
@@ -155,12 +156,6 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
 def _files(cfg: Config, dataset: Any, options: Options) -> RunFiles:
     """The files that this run is asked for; an evaluator's output_dir is what --out is."""
     return run_files(dataset, options.out or cfg.test_evaluator.get("output_dir"), options.show_dir)
-
-
-def _init_processes(launcher: str) -> None:
-    """Without CUDA, join the other processes here by gloo: mmengine's own way asks for a CUDA device."""
-    if launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
 
 
 def _prepare(log: AreaLog, dataset: Any, cfg: Config, files: RunFiles, resume: bool) -> dict[str, Any] | None:

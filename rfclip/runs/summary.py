@@ -143,15 +143,9 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    return [_cell(key, row[key]) for key in COLUMNS]
-
-
-def _cell(key: str, value: Any) -> str:
-    if value in (None, ""):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.1f}" if key == "published" else f"{value:.2f}"
-    return str(value)
+    cells = {key: "-" if row[key] in (None, "") else row[key] for key in COLUMNS}
+    places = {"published": 1}
+    return [tables.number(c, places.get(key, 2)) if isinstance(c, float) else str(c) for key, c in cells.items()]
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
