@@ -1,4 +1,4 @@
-"""Measure what the method costs beside a plain CLIP: python tools/benchmark.py [--quick]; see docs/BENCHMARK.md."""
+"""Measure what the method costs beside a plain CLIP: python tools/benchmark.py [--quick]; see docs/COST.md."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import _checkout  # noqa: F401  (finds this checkout, before mmseg)
 
-from rfclip.runs.expected import entry
+from rfclip.runs.reference import entry
 from rfclip.runs.summary import as_text, read_results, table, write
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfclip.io.atomic import write_whole
+from rfclip.io.tables import comma_separated, number
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.engine import DenseEngine
@@ -129,29 +130,17 @@ def write_table(found: Audit, path: Path) -> None:
     first = next(iter(total))
     pixels = max(int(found.won.sum()), 1)
     wrong = found.wrong_pixels()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        scores = [f"IoU_{name}_%" for name in found.iou]
-        writer.writerow(
-            [
-                "kind",
-                "class",
-                "name",
-                *scores,
-                "mIoU_change_without_it",
-                "pixels_won_%",
-                "of_them_wrong_%",
-                "mostly_from",
-            ]
-        )
-        writer.writerow(["total", "", "", *(_cell(value) for value in total.values())])
-        for index, name in enumerate(found.classes):
-            writer.writerow(["class", name, "", *(_cell(values[index]) for values in found.iou.values())])
-        for query, (index, name) in enumerate(found.names):
-            won = int(found.won[:, query].sum())
-            cells = [_cell(found.without[query] - total[first]), _cell(100 * won / pixels)]
-            cells += [_cell(100 * wrong[query] / won if won else np.nan), found.mostly_from(query)]
-            writer.writerow(["name", found.classes[index], name, *[""] * len(scores), *cells])
+    scores = [f"IoU_{name}_%" for name in found.iou]
+    of_names = ["mIoU_change_without_it", "pixels_won_%", "of_them_wrong_%", "mostly_from"]
+    rows = [["total", "", "", *map(number, total.values())]]
+    for index, name in enumerate(found.classes):
+        rows.append(["class", name, "", *(number(values[index]) for values in found.iou.values())])
+    for query, (index, name) in enumerate(found.names):
+        won = int(found.won[:, query].sum())
+        cells = [number(found.without[query] - total[first]), number(100 * won / pixels)]
+        cells += [number(100 * wrong[query] / won if won else np.nan), found.mostly_from(query)]
+        rows.append(["name", found.classes[index], name, *[""] * len(scores), *cells])
+    write_whole(path, comma_separated(["kind", "class", "name", *scores, *of_names], rows))
 
 
 @dataclass(eq=False)
@@ -174,12 +163,12 @@ class _Tally:
         """Label a picture in every trial."""
         replay = Replay(self.engine.encode)
         size = (picture.truth.shape[0], picture.truth.shape[1])
-        for number, (name, queries) in enumerate(self.trials.items()):
+        for trial, (name, queries) in enumerate(self.trials.items()):
             again = replay.again()
             maps = pipeline.cosine_maps(again, picture.inputs, queries, self.engine.settings, self.engine.patch)[0]
             labels = self.engine.label_image(maps, picture.inputs[0], size, queries).labels.cpu()
             self.areas[name] += count_areas(picture.name, labels, picture.truth, self.num_classes).classes
-            if number == 0:
+            if trial == 0:
                 self.won += winners(maps, picture.truth, self.num_classes)
 
 
@@ -225,7 +214,3 @@ def winners(maps: Tensor, truth: Tensor, num_classes: int) -> NDArray[np.int64]:
 def _mean(values: NDArray[np.float64] | Sequence[float]) -> float:
     known = np.asarray(values)[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
-
-
-def _cell(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.2f}"

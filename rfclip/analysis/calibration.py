@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ from rfclip.analysis import charts
 from rfclip.clip import towers as V
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.explain import style
+from rfclip.io.atomic import write_whole
+from rfclip.io.tables import comma_separated
 from rfclip.methods import distraction as calibrate
 from rfclip.methods.distraction import ChannelStatistics
 
@@ -84,8 +84,14 @@ def write_report(calibration: Calibration, loaded: LoadedCLIP, folder: Path, ima
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "profile.csv", folder / "profile.png", folder / "distraction_dims.json"]
-    _write_table(calibration, paths[0])
     whole, width = calibration.whole, len(calibration.whole.profile)
+    heads = ["channel", "share_1/d", "patches_above_5/d_%", "share_first_half", "share_second_half", "chosen"]
+    rows = []
+    for channel in range(width):
+        share, *halves = (f"{float(one.profile[channel]) * width:.4f}" for one in (whole, *calibration.halves))
+        above = f"{100 * float(whole.crossings[channel]):.4f}"
+        rows.append([channel, share, above, *halves, int(channel in calibration.dims)])
+    write_whole(paths[0], comma_separated(heads, rows))
     limits = (_peak_limit(whole.profile) * width, calibrate.CROSSING_SHARE)
     title = f"Channels of {loaded.architecture} on {images}; halves agree on {100 * calibration.agreement:.0f} %"
     profile, crossings = (whole.profile * width).numpy(), whole.crossings.numpy()
@@ -110,9 +116,7 @@ def add_to_data_file(path: Path, loaded: LoadedCLIP, dims: tuple[int, ...]) -> N
             raise ValueError(f"{path} is no data file of distraction dimensions: {error}") from error
     table.setdefault(loaded.architecture, {})[loaded.weights_hash] = list(dims)
     lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in table.items()]
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def rule() -> str:
@@ -139,17 +143,3 @@ def _mean(parts: list[ChannelStatistics], weights: list[int]) -> ChannelStatisti
         for name in ("profile", "crossings")
     )
     return ChannelStatistics(profile, crossings)
-
-
-def _write_table(calibration: Calibration, path: Path) -> None:
-    """A line per channel: shares in units of 1/d, crossings in percent."""
-    width = len(calibration.whole.profile)
-    columns = ["channel", "share_1/d", "patches_above_5/d_%", "share_first_half", "share_second_half", "chosen"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for channel in range(width):
-            first, second = (f"{float(half.profile[channel]) * width:.4f}" for half in calibration.halves)
-            share = f"{float(calibration.whole.profile[channel]) * width:.4f}"
-            above = f"{100 * float(calibration.whole.crossings[channel]):.4f}"
-            writer.writerow([channel, share, above, first, second, int(channel in calibration.dims)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from rfclip.clip import towers as V
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.explain import style
 from rfclip.explain.recorder import Recorder
+from rfclip.io.atomic import write_whole
+from rfclip.io.tables import comma_separated, number
 from rfclip.methods import RefocusCLIP, VanillaCLIP
 from rfclip.methods import distraction as calibrate
 from rfclip.refocus import distraction_scores
@@ -104,26 +105,14 @@ def write_observation(found: Observation, folder: Path, source: str) -> list[Pat
     paths = [folder / name for name in ("attention.csv", "attention_fit.png", "attention_share.png")]
     slope, intercept, correlation = found.fit()
     blocks = style.layer_names(range(len(found.share)))
-    with paths[0].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                "block",
-                "pearson_r",
-                "attention_on_distractors_%",
-                "refocused_before_%",
-                "refocused_after_%",
-                "measured_on",
-            ]
-        )
-        for layer, name in enumerate(blocks):
-            r = Observation(found.ratio[[layer]], found.received[[layer]], *(np.zeros(1, np.float32),) * 3).fit()[2]
-            moved = [
-                f"{100 * part[layer]:.3f}" if layer < len(part) else ""
-                for part in (found.share_before, found.share_after)
-            ]
-            cells = ["" if np.isnan(r) else f"{r:.4f}", f"{100 * found.share[layer]:.3f}", *moved]
-            writer.writerow([name, *cells, source])
+    heads = ["block", "pearson_r", "attention_on_distractors_%", "refocused_before_%", "refocused_after_%"]
+    rows = []
+    for layer, name in enumerate(blocks):
+        r = Observation(found.ratio[[layer]], found.received[[layer]], *(np.zeros(1, np.float32),) * 3).fit()[2]
+        shares = (found.share, found.share_before, found.share_after)
+        cells = (number(100 * part[layer] if layer < len(part) else None, 3) for part in shares)
+        rows.append([name, number(r, 4), *cells, source])
+    write_whole(paths[0], comma_separated([*heads, "measured_on"], rows))
     chosen = np.random.default_rng(0).permutation(found.ratio.size)[:_MOST_POINTS]
     points = [values.ravel()[chosen] for values in (found.ratio, found.received)]
     title = f"Distraction against attention received: {source}"
@@ -149,13 +138,13 @@ def write_consistency(found: Mapping[str, calibrate.ChannelStatistics], folder: 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "consistency.csv", folder / "consistency.png"]
     dims = {name: calibrate.pick_peaks(one.profile, one.crossings) for name, one in found.items()}
-    with paths[0].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["data_set", "channel", "share_1/d", "chosen"])
-        for name, one in found.items():
-            shares = one.profile * len(one.profile)
-            for channel in sorted({dim for chosen in dims.values() for dim in chosen}):
-                writer.writerow([name, channel, f"{float(shares[channel]):.4f}", int(channel in dims[name])])
+    channels = sorted({dim for chosen in dims.values() for dim in chosen})
+    rows = [
+        [name, channel, f"{float(one.profile[channel]) * len(one.profile):.4f}", int(channel in dims[name])]
+        for name, one in found.items()
+        for channel in channels
+    ]
+    write_whole(paths[0], comma_separated(["data_set", "channel", "share_1/d", "chosen"], rows))
     agreement = np.array([[calibrate.agreement(a, b) for b in dims.values()] for a in dims.values()])
     title = f"Distraction dimensions found on different data, {model}"
     style.save(charts.agreement_matrix(list(dims), [len(one) for one in dims.values()], agreement, title), paths[1])

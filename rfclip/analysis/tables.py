@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,14 @@ from rfclip.analysis import charts
 from rfclip.benchmarks.configs import benchmark_config, config_root
 from rfclip.benchmarks.options import Options
 from rfclip.explain import style
-from rfclip.runs.published import published
+from rfclip.io.atomic import write_whole
+from rfclip.io.tables import comma_separated, number
+from rfclip.runs.reference import published
 from rfclip.runs.run import run as run_benchmark
+
+COLUMNS = (
+    "benchmark", "row", "setting", "mIoU_measured_%", "mIoU_published_%_real_data_ViT-B-16", "measured_on", "note",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,9 @@ def measure(
     for benchmark in setting.benchmarks:
         found[benchmark] = []
         for row in analysis.rows:
-            options = _options(row, benchmark, setting, folder / "runs" / _slug(row.name))
+            options = _options(
+                row, benchmark, setting, folder / "runs" / re.sub(r"[^a-z0-9.]+", "-", row.name.lower()).strip("-")
+            )
             with redirect_stdout(io.StringIO()):
                 results = run_benchmark(options)
             miou = results["metrics"]["mIoU"]
@@ -155,25 +162,13 @@ def write_table(analysis: Analysis, measured: Mapping[str, Sequence[float]], fol
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{analysis.name}.csv"]
-    with paths[0].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                "benchmark",
-                "row",
-                "setting",
-                "mIoU_measured_%",
-                "mIoU_published_%_real_data_ViT-B-16",
-                "measured_on",
-                "note",
-            ]
-        )
-        for benchmark, values in measured.items():
-            beside = published_values(analysis, benchmark) or [float("nan")] * len(values)
-            for row, value, other in zip(analysis.rows, values, beside, strict=True):
-                x = "" if row.x is None else f"{row.x:g}"
-                cells = [_cell(value), _cell(other), source, analysis.note]
-                writer.writerow([benchmark, row.name, x, *cells])
+    cells = []
+    for benchmark, values in measured.items():
+        beside = published_values(analysis, benchmark) or [float("nan")] * len(values)
+        for row, value, other in zip(analysis.rows, values, beside, strict=True):
+            x = "" if row.x is None else f"{row.x:g}"
+            cells.append([benchmark, row.name, x, number(value), number(other), source, analysis.note])
+    write_whole(paths[0], comma_separated(COLUMNS, cells))
     for benchmark, values in measured.items():
         paths.append(folder / f"{analysis.name}_{benchmark}.png")
         style.save(_plot(analysis, benchmark, values, source), paths[-1])
@@ -206,11 +201,3 @@ def _options(row: Row, benchmark: str, setting: Setting, folder: Path) -> Option
         quick_gelu=setting.quick_gelu,
         origin=setting.origin,
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
-def _cell(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.2f}"

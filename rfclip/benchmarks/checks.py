@@ -15,9 +15,9 @@ from mmseg.registry import DATASETS
 
 from rfclip.benchmarks.configs import benchmark_config
 from rfclip.benchmarks.datasets import missing_data
-from rfclip.benchmarks.label_checks import Convention, Finding, Look, look_at, occurrences, overall, relative, shortened
+from rfclip.benchmarks.label_checks import Convention, Finding, look_at, occurrences, overall, relative, shortened
 from rfclip.benchmarks.options import Options, build_config
-from rfclip.runs.published import published
+from rfclip.runs.reference import published
 
 SAMPLE = "sample.json"  # marks the generated sample, which has numbers of images of its own
 README = "see datasets/README.md"
@@ -96,10 +96,16 @@ def _looked_through(cfg: Config, benchmark: str, findings: list[Finding], progre
     notes: list[str] = []
     _count(benchmark, len(pairs), is_sample, findings, notes)
     present = [(image, label) for image, label in pairs if image.is_file() and label.is_file()]
-    looks = _look_at_all(present, convention, root, progress)
+    with ThreadPoolExecutor() as pool:
+        looks = list(
+            progress(pool.map(lambda pair: look_at(pair[0], pair[1], convention, root), present), len(present))
+        )
     findings += [*overall(looks, convention), *(finding for look in looks for finding in look.findings)]
     occurs = occurrences(looks, convention)
-    notes += _which_occur(occurs)
+    absent = [name for name, count in occurs.items() if not count]
+    if occurs:
+        missed = f"; not {shortened(absent)}" if absent else ""
+        notes.append(f"{len(occurs) - len(absent)} of {len(occurs)} classes occur{missed}")
     return Report(benchmark, root, len(pairs), occurs, tuple(findings), tuple(notes))
 
 
@@ -174,19 +180,3 @@ def _count(benchmark: str, images: int, is_sample: bool, findings: list[Finding]
     else:
         cure = f"scores are not comparable with published ones unless all are there, {README}"
         findings.append(Finding("count", None, f"{images} images instead of {numbers}", cure))
-
-
-def _look_at_all(
-    pairs: Sequence[tuple[Path, Path]], convention: Convention, root: Path, progress: Progress
-) -> list[Look]:
-    with ThreadPoolExecutor() as pool:
-        return list(progress(pool.map(lambda pair: look_at(pair[0], pair[1], convention, root), pairs), len(pairs)))
-
-
-def _which_occur(occurs: dict[str, int]) -> list[str]:
-    """A note about the classes, if anything could be read."""
-    absent = [name for name, count in occurs.items() if not count]
-    note = f"{len(occurs) - len(absent)} of {len(occurs)} classes occur" + (
-        f"; not {shortened(absent)}" if absent else ""
-    )
-    return [note] if occurs else []

@@ -13,7 +13,7 @@ BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_s
 
 
 def config_root() -> Path:
-    """Return the folder of the shipped configs (with ``_base_``, ``rfclip`` and ``baselines`` in it).
+    """Return the folder of the shipped configs (with ``_base_`` and ``rfclip`` in it).
 
     Raises:
         FileNotFoundError: The package was copied without its configs.

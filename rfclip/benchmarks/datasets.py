@@ -18,28 +18,11 @@ from mmseg.registry import DATASETS
 
 from rfclip.io.images import DAMAGE
 from rfclip.runs.areas import DataError, fingerprint
+from rfclip.words.vocabulary import distinct_colours
 
 _UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, cv2.error)
 _VOC = PascalVOCDataset.METAINFO
 _COCO_THINGS = COCOStuffDataset.METAINFO["classes"][:80]
-
-
-def voc_palette(count: int) -> list[list[int]]:
-    """Return the first ``count`` colours of PASCAL VOC's colour map: all different, black first.
-
-    The bits of the class index are dealt to red, green and blue in turn, highest colour bit first.
-
-    Args:
-        count: Number of colours, 0 to 256.
-    """
-    if not 0 <= count <= 256:
-        raise ValueError(f"the VOC colour map has 256 colours, asked for {count}")
-    return [[_spread_bits(index >> channel) for channel in range(3)] for index in range(count)]
-
-
-def _spread_bits(value: int) -> int:
-    """Take bits 0, 3 and 6 of ``value`` to bits 7, 6 and 5."""
-    return sum((value >> 3 * k & 1) << 7 - k for k in range(3))
 
 
 @DATASETS.register_module()
@@ -83,7 +66,9 @@ class COCOObjectDataset(BaseSegDataset):
         **kwargs: Further arguments of mmseg's BaseSegDataset.
     """
 
-    METAINFO: ClassVar[dict[str, Any]] = dict(classes=("background", *_COCO_THINGS), palette=voc_palette(81))
+    METAINFO: ClassVar[dict[str, Any]] = dict(
+        classes=("background", *_COCO_THINGS), palette=[list(colour) for colour in distinct_colours(81, True)]
+    )
 
     def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = "_instanceTrainIds.png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

@@ -101,7 +101,12 @@ def _check_listed(part: Mapping[str, Any]) -> None:
     if not infos and listed:
         raise FileNotFoundError(f"{listed} (ann_file) names no image: write one name per line, without suffix")
     if listed and type(dataset).load_data_list is BaseSegDataset.load_data_list:
-        _check_lines(Path(listed))
+        text = Path(listed).read_text(encoding="utf-8")
+        blank = sum(not line.strip() for line in text.splitlines())
+        if text.startswith("\ufeff"):
+            raise ValueError(f"{listed} starts with a byte order mark, a part of the first name then: save it without")
+        if blank:
+            raise ValueError(f"{listed} has {blank} blank lines, and every line is a name: take them out")
     if infos:
         _check_indices(part.get("indices"), len(infos))
     if loads_labels(part) and infos and not any(info.get("seg_map_path") for info in infos):
@@ -116,16 +121,6 @@ def _check_listed(part: Mapping[str, Any]) -> None:
         folder = dataset.data_prefix.get(key)
         if folder is not None and not any(path.is_file() for path in paths) and (paths or key == "img_path"):
             raise FileNotFoundError(_none_there(dataset, Path(folder or "."), paths, suffix))
-
-
-def _check_lines(path: Path) -> None:
-    """See that every line of a list is a name."""
-    text = path.read_text(encoding="utf-8")
-    blank = sum(not line.strip() for line in text.splitlines())
-    if text.startswith("\ufeff"):
-        raise ValueError(f"{path} starts with a byte order mark, a part of the first name then: save it without")
-    if blank:
-        raise ValueError(f"{path} has {blank} blank lines, and every line is a name: take them out")
 
 
 def _check_indices(indices: Any, count: int) -> None:

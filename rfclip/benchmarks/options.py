@@ -93,8 +93,11 @@ def build_config(options: Options) -> Config:
     for name in ("quick_gelu", "origin"):
         if getattr(options, name) is not None:
             cfg.model.clip[name] = getattr(options, name)
-    if options.data_root is not None:
-        _move_data(cfg, options.data_root)
+    for part in part_configs(cfg) if options.data_root is not None else ():
+        old = Path(part.get("data_root") or "")
+        if old.parts[:1] != ("data",):
+            raise ValueError(f"--data-root replaces a leading 'data', but the config's data root is {old}")
+        part.data_root = str(Path(str(options.data_root), *old.parts[1:]))
     check_keys(cfg, options.cfg_options)
     _merge(cfg, options.cfg_options)
     check_loader(cfg)
@@ -152,7 +155,8 @@ def _check_evaluator(cfg: Config) -> None:
     """
     given = cfg.get("test_evaluator")
     entries = [dict(entry or {}) for entry in (given if isinstance(given, (list, tuple)) else [given])]
-    metrics = dict.fromkeys(name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU")))
+    named = (entry.pop("iou_metrics", "mIoU") for entry in entries)
+    metrics = dict.fromkeys(name for names in named for name in ([names] if isinstance(names, str) else names))
     only = entries[0] if entries and all(entry == entries[0] for entry in entries) else {}
     kind, alone = only.pop("type", None), only.get("format_only", False)  # with it, output_dir is what --out is
     known = only.keys() <= _OWN | ({"output_dir"} if alone else set())
@@ -166,10 +170,6 @@ def _check_evaluator(cfg: Config) -> None:
     cfg.test_evaluator = {"type": "ExactIoUMetric", "ignore_index": 255, **only}
     if more:
         cfg.test_evaluator.iou_metrics = more
-
-
-def _names(metrics: Any) -> list[Any]:
-    return [metrics] if isinstance(metrics, str) else list(metrics)
 
 
 def _check_labels(cfg: Config, options: Options) -> None:
@@ -222,11 +222,3 @@ def method_block(name: str) -> dict[str, Any]:
 def benchmark_name(cfg: Config) -> str:
     """The benchmark a config is for: its ``benchmark`` entry, or the name of its file."""
     return str(cfg.get("benchmark") or Path(cfg.filename).stem)
-
-
-def _move_data(cfg: Config, data_root: str) -> None:
-    for part in part_configs(cfg):
-        old = Path(part.get("data_root") or "")
-        if old.parts[:1] != ("data",):
-            raise ValueError(f"--data-root replaces a leading 'data', but the config's data root is {old}")
-        part.data_root = str(Path(data_root, *old.parts[1:]))

@@ -93,31 +93,13 @@ def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, *
     return sdpa_flop_count(query, key, value)
 
 
-def _product(left: torch.Size, right: torch.Size) -> int:
+def _added_product(_: torch.Size, left: torch.Size, right: torch.Size, *__: Any, **___: Any) -> int:
     """(..., m, k) times (..., k, n)."""
     return 2 * left.numel() * right[-1]
 
 
-def _added_product(_: torch.Size, left: torch.Size, right: torch.Size, *__: Any, **___: Any) -> int:
-    return _product(left, right)
-
-
-def _added_vector(_: torch.Size, matrix: torch.Size, vector: torch.Size, *__: Any, **___: Any) -> int:
+def _vector(matrix: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * matrix.numel()
-
-
-def _vector(matrix: torch.Size, vector: torch.Size, *_: Any, **__: Any) -> int:
-    return 2 * matrix.numel()
-
-
-def _cholesky(matrix: torch.Size, *_: Any, **__: Any) -> int:
-    """n^3 / 3 (Golub and Van Loan, Matrix Computations, section 4.2)."""
-    return matrix.numel() * matrix[-1] // 3
-
-
-def _eigenvectors(matrix: torch.Size, *_: Any, **__: Any) -> int:
-    """9 n^3 for all eigenvalues and eigenvectors of a symmetric matrix (Golub and Van Loan, section 8.3)."""
-    return 9 * matrix.numel() * matrix[-1]
 
 
 _MISSING = {
@@ -125,9 +107,10 @@ _MISSING = {
     torch.ops.aten.baddbmm_: _added_product,
     torch.ops.aten.addmm_: _added_product,
     torch.ops.aten.addbmm: _added_product,
-    torch.ops.aten.addmv: _added_vector,
+    torch.ops.aten.addmv: lambda _, matrix, *__, **___: _vector(matrix),
     torch.ops.aten.mv: _vector,
     torch.ops.aten.dot: _vector,
-    torch.ops.aten.linalg_cholesky_ex: _cholesky,
-    torch.ops.aten._linalg_eigh: _eigenvectors,
+    # n^3 / 3, and 9 n^3 for all eigenvectors (Golub and Van Loan, Matrix Computations, sections 4.2 and 8.3)
+    torch.ops.aten.linalg_cholesky_ex: lambda matrix, *_, **__: matrix.numel() * matrix[-1] // 3,
+    torch.ops.aten._linalg_eigh: lambda matrix, *_, **__: 9 * matrix.numel() * matrix[-1],
 }

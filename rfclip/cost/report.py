@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,8 +13,9 @@ from rfclip.cost.flops import Cost
 from rfclip.cost.memory import MemoryResult
 from rfclip.cost.precision import Agreement, SpeedUp
 from rfclip.cost.speed import SpeedResult
+from rfclip.io.tables import markdown
 from rfclip.runs.manifest import circumstances
-from rfclip.runs.published import HEADING, published
+from rfclip.runs.reference import HEADING, published
 
 COST_NOTE = (
     "Counted here: all matrix products, convolutions, attention products and matrix factorisations of the image "
@@ -71,19 +72,14 @@ class Report:
         """Note how busy the machine is; called after each row."""
         self.facts["loads"] += _load()
 
-    def _load_text(self) -> str:
-        loads = self.facts["loads"]
-        if not loads:
-            return "load unknown"
-        return f"load {min(loads)} to {max(loads)}, this program's threads included"
-
     def _head(self) -> str:
-        versions, machine = self.facts["versions"], self.facts["machine"]
+        versions, machine, loads = (self.facts[name] for name in ("versions", "machine", "loads"))
+        load = f"load {min(loads)} to {max(loads)}, this program's threads included" if loads else "load unknown"
         shown = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "rfclip") if versions.get(name))
         lines = [
             f"{self.model}, random weights with planted distractors, fp32 unless it says otherwise.",
             f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {shown}; "
-            f"{self.facts['started']}, {self._load_text()}.",
+            f"{self.facts['started']}, {load}.",
         ]
         if self.quick:
             lines.insert(0, "QUICK RUN: sizes too small for these numbers to mean anything; limits are not judged.")
@@ -129,7 +125,7 @@ def _speed_table(results: Sequence[SpeedResult], quick: bool, repeats: int) -> s
     ]
     heads = ["what", "profile", "x plain", "at most", "", "seconds", "seconds plain"]
     note = f"Median (least to greatest) of {repeats} rounds after a warm-up; each round runs plain and method in turn."
-    return f"{_table(heads, rows)}\n{note}\n"
+    return f"{markdown(heads, rows)}\n{note}\n"
 
 
 def _distractor_table(results: Sequence[SpeedResult]) -> str:
@@ -142,7 +138,7 @@ def _distractor_table(results: Sequence[SpeedResult]) -> str:
         ]
         for result in results
     ]
-    return _table(["row", "profile", "distractors, % of patches per layer boundary", "cuts solved exactly"], rows)
+    return markdown(["row", "profile", "distractors, % of patches per layer boundary", "cuts solved exactly"], rows)
 
 
 def _memory_table(results: Sequence[MemoryResult], quick: bool) -> str:
@@ -159,7 +155,7 @@ def _memory_table(results: Sequence[MemoryResult], quick: bool) -> str:
         for result in results
     ]
     heads = ["what", "profile", "PAMR", "peak above loaded, GB", "at most", "", "loaded, GB"]
-    return f"{_table(heads, rows)}\nPeak resident memory of one image in a fresh process; GB are 10^9 bytes.\n"
+    return f"{markdown(heads, rows)}\nPeak resident memory of one image in a fresh process; GB are 10^9 bytes.\n"
 
 
 def _precision_table(speed: Sequence[SpeedUp], agreement: Sequence[Agreement]) -> str:
@@ -177,10 +173,10 @@ def _precision_table(speed: Sequence[SpeedUp], agreement: Sequence[Agreement]) -
     ]
     tables = []
     if fast:
-        tables.append(_table(["precision", "profile", "dense encoding, faster than fp32", "seconds"], fast))
+        tables.append(markdown(["precision", "profile", "dense encoding, faster than fp32", "seconds"], fast))
     if same:
         heads = ["precision", "profile", "tiny CLIP on", "same labels as fp32, %", "at least", ""]
-        tables.append(_table(heads, same))
+        tables.append(markdown(heads, same))
     return "\n".join(tables)
 
 
@@ -203,13 +199,8 @@ def _cost_table(costs: Sequence[Cost]) -> str:
         for row in published()["cost"]
     ]  # fmt: skip
     heads = ["backbone", "method", "image", "G multiply-adds", "GFLOP", "M parameters, tower", "both towers"]
-    return f"{_table(heads, rows)}\nRows marked [published]: {HEADING}. {COST_NOTE}\n"
+    return f"{markdown(heads, rows)}\nRows marked [published]: {HEADING}. {COST_NOTE}\n"
 
 
 def _verdict(kept: bool) -> str:
     return "yes" if kept else "NO"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -13,11 +13,11 @@ import gradio as gr
 from rfclip.demo.hosts import guarded
 from rfclip.demo.studio import BACKGROUNDS, METHODS, MOST_BYTES, SAMPLES, Studio, read_upload, sample, thumbnail
 from rfclip.demo.viewer import frame, viewer
+from rfclip.io.formats import SUFFIXES
 
 ADDRESS = "127.0.0.1"
 _KEEP = 3600  # seconds after which uploads are removed
 _FIRST = next(iter(SAMPLES))
-_FORMATS = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"]
 
 
 def build(studio: Studio, note: str = "") -> gr.Blocks:
@@ -71,7 +71,7 @@ def _picture_and_words() -> tuple[gr.State, gr.Textbox]:
     preview = gr.Image(
         thumbnail(sample(_FIRST)), label=_FIRST, interactive=False, height=200, elem_id="preview", buttons=[]
     )
-    upload = gr.File(label="your own", file_types=_FORMATS, height=120, elem_id="upload")
+    upload = gr.File(label="your own", file_types=sorted(SUFFIXES), height=120, elem_id="upload")
     samples = gr.Radio([*SAMPLES], value=_FIRST, label="or a sample", elem_id="samples")
     words = gr.Textbox(
         SAMPLES[_FIRST][1],

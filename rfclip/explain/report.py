@@ -9,6 +9,7 @@ from typing import Any
 from rfclip.explain.explanation import Explanation, examine
 from rfclip.explain.figures import choose, draw, save_all
 from rfclip.explain.page import build_page
+from rfclip.io.atomic import write_whole
 from rfclip.io.fonts import printable
 from rfclip.io.images import ImageSource
 from rfclip.methods.base import describe
@@ -82,12 +83,12 @@ def write(
     prepare_folder(folder)
     page = folder / f"{stem}.html"
     title = f"What {explanation.methods[1]} does with {printable(stem)}"
-    page.write_text(build_page(explanation, pictures, title, facts), encoding="utf-8")
+    write_whole(page, build_page(explanation, pictures, title, facts))
     paths = [page]
     for plot, png in pictures.items():
         ending = f"_{plot}.png"
         paths.append(folder / f"{stem}{f'_{plot}_compared.png' if ending in ENDINGS else ending}")
-        paths[-1].write_bytes(png)
+        write_whole(paths[-1], png)
     return paths
 
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rfclip.io import fonts
+from rfclip.io.atomic import write_whole
 
 Array = NDArray[np.floating]
 SEQUENTIAL = "cividis"
@@ -205,5 +206,5 @@ def _choose_font(text: Text) -> None:
 def save(made: Figure, path: Path) -> Path:
     """Write the figure as a PNG, folder included; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(made))
+    write_whole(path, png_bytes(made))
     return path

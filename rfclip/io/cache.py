@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import logging
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
+
+from rfclip.io.atomic import write_whole
 
 LOG = logging.getLogger(__name__)
 
@@ -113,23 +114,18 @@ def read_tensors(key: str) -> dict[str, torch.Tensor] | None:
 
 
 def write_tensors(key: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Keep contiguous CPU ``tensors`` under ``key``: a temporary file of this call's own, then one rename.
+    """Keep contiguous CPU ``tensors`` under ``key``.
 
-    So readers and writers in other threads and processes see a whole file or none. Where the directory cannot
+    Readers and writers in other threads and processes see a whole file or none. Where the directory cannot
     be written (read-only, full, no home directory), that is logged once and the tensors are not kept.
     """
     path = _path(key)
     if path is None:
         _warn_unwritable(_named_dir(), "there is no such home directory")
         return
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(save({**tensors, _CHECKSUM: _checksum(key, tensors)}))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, save({**tensors, _CHECKSUM: _checksum(key, tensors)}))
     except OSError as error:
         _warn_unwritable(path.parent, error.strerror or type(error).__name__)
 

@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 # Pillow goes by a file's content, whatever its name, and for some kinds it starts other programs (EPS: Ghostscript).
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
+SUFFIXES |= {".tif", ".tiff", ".webp"}  # of files that are taken for pictures where a folder is searched
 CURE = "save it as JPEG or PNG"
 _HEAD = 1024  # bytes in which a file shows what it is
 _SIGNATURES: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (

@@ -96,10 +96,13 @@ def count_areas(
         )
     counted = label != ignore_index
     predicted, labelled = prediction[counted].long(), label[counted].long()
-    columns = [_histogram(values, num_classes) for values in (predicted[predicted == labelled], predicted, labelled)]
+    three = (predicted[predicted == labelled], predicted, labelled)
+    columns = [
+        torch.bincount(values[(values >= 0) & (values < num_classes)], minlength=num_classes) for values in three
+    ]
     invalid = labelled[(labelled < 0) | (labelled >= num_classes)]
     strange = int(invalid[0]) if len(invalid) else None
-    return ImageAreas(image, np.stack(columns, axis=1), int((~counted).sum()), len(invalid), data, strange)
+    return ImageAreas(image, torch.stack(columns, 1).cpu().numpy(), int((~counted).sum()), len(invalid), data, strange)
 
 
 def fingerprint(info: Mapping[str, Any]) -> str:
@@ -111,11 +114,6 @@ def fingerprint(info: Mapping[str, Any]) -> str:
     paths = [Path(info[key]) for key in ("img_path", "seg_map_path") if info.get(key)]
     hashes = [hash_file(path) if path.is_file() else "none" for path in paths]
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
-
-
-def _histogram(values: Tensor, num_classes: int) -> NDArray[np.int64]:
-    inside = values[(values >= 0) & (values < num_classes)]
-    return torch.bincount(inside, minlength=num_classes).cpu().numpy().astype(np.int64)
 
 
 class AreaLog:

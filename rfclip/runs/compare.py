@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfclip.io import tables
 from rfclip.runs.areas import ImageAreas
-from rfclip.runs.published import HEADING, published, published_miou
+from rfclip.runs.manifest import Results
+from rfclip.runs.reference import HEADING, published, published_miou, unlike
 
 FEWEST = 10  # images; of fewer, an interval would say nothing
 CHUNK = 2**24  # numbers in memory at once while resampling
-SHARED = ("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "pamr", "precision", "data")
 COLUMNS = (
     "benchmark",
     "method",
@@ -40,7 +41,7 @@ class Measured:
     """
 
     method: str
-    results: Mapping[str, Any]
+    results: Results
     areas: Mapping[str, ImageAreas]
     memory: float | None = None
 
@@ -101,14 +102,6 @@ def difference(
     return Difference(miou, low, high, int((gain > 0).sum()), int((gain < 0).sum()), count)
 
 
-def unequal(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The parts of two manifests that differ although only the method should."""
-    differing = [key for key in SHARED if first[key] != second[key]]
-    differing += ["code"] if first["code"]["sha256"] != second["code"]["sha256"] else []
-    configs = [{**one["config"], "model": {**one["config"]["model"], "method": None}} for one in (first, second)]
-    return differing + ([] if configs[0] == configs[1] else ["config"])
-
-
 def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000) -> list[dict[str, Any]]:
     """A row per method; the first method is the reference of the others.
 
@@ -126,7 +119,7 @@ def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000)
     rows = []
     for one in measured:
         manifest = one.results["manifest"]
-        differing = unequal(reference.results["manifest"], manifest)
+        differing = unlike(reference.results["manifest"], manifest)
         if differing or one.areas.keys() != reference.areas.keys():
             raise ValueError(
                 f"{benchmark}: {one.method} and {reference.method} differ in more than the method "
@@ -150,17 +143,18 @@ def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000)
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table for a terminal, with footnotes."""
-    cells = [list(COLUMNS), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
-    return "\n".join([*lines, "", *footnotes(rows)])
+    return "\n".join([tables.aligned(COLUMNS, map(_cells, rows)), "", *footnotes(rows)])
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown, with footnotes and the published table."""
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *map(_cells, rows)]
-    table = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*table, "", *(f"{note}\n" for note in footnotes(rows)), *_published_lines(rows)]) + "\n"
+    parts = [tables.markdown(COLUMNS, map(_cells, rows)), *(f"{note}\n" for note in footnotes(rows))]
+    asked = dict.fromkeys(row["benchmark"] for row in rows)
+    known = [name for name in asked if any(name in row["mIoU"] for row in published()["main"])]
+    if known:
+        beside = ([row["method"], *(str(row["mIoU"].get(name, "-")) for name in known)] for row in published()["main"])
+        parts += [f"{HEADING}:\n", tables.markdown(["method", *known], beside)]
+    return "\n".join(parts)
 
 
 def footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -175,16 +169,6 @@ def footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _published_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = list(dict.fromkeys(row["benchmark"] for row in rows))
-    known = [name for name in names if any(name in row["mIoU"] for row in published()["main"])]
-    if not known:
-        return []
-    head = ["method", *known]
-    body = [[str(row["method"]), *(str(row["mIoU"].get(name, "-")) for name in known)] for row in published()["main"]]
-    return [f"{HEADING}:\n", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))]
-
-
 def _cells(row: Mapping[str, Any]) -> list[str]:
     found = row["difference"]
     interval = "" if not found or found["low"] is None else f" [{found['low']:+.2f}, {found['high']:+.2f}]"
@@ -192,17 +176,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["benchmark"]),
         str(row["method"]),
         str(row["images"]),
-        _number(row["mIoU"], 2),
+        tables.number(row["mIoU"], 2, "-"),
         f"{found['miou']:+.2f}{interval}" if found else "-",
         f"{found['better']} / {found['worse']}" if found else "-",
-        _number(row["images_per_second"], 2),
-        _number(row["memory_mib"], 0),
-        _number(row["published"], 1),
+        tables.number(row["images_per_second"], 2, "-"),
+        tables.number(row["memory_mib"], 0, "-"),
+        tables.number(row["published"], 1, "-"),
     ]
-
-
-def _number(value: float | None, places: int) -> str:
-    return "-" if value is None else f"{value:.{places}f}"
 
 
 def _stacked(measured: Measured) -> NDArray[np.int64]:

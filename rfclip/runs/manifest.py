@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from mmengine.config import Config
@@ -26,6 +26,7 @@ from rfclip.clip.text import load_templates, load_vocabulary
 from rfclip.clip.weights import hash_file
 from rfclip.data import PACKAGE
 from rfclip.io.cache import expanded
+from rfclip.io.paths import without_paths
 from rfclip.runs.areas import fingerprint
 from rfclip.version import __version__
 from rfclip.words.vocabulary import shipped_vocabularies
@@ -38,7 +39,103 @@ _DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
 
-def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+class WeightsFacts(TypedDict, total=False):
+    """What weights were asked for; the last four: what they turned out to be once loaded."""
+
+    model: str
+    pretrained: str | None
+    file_sha256: str | None
+    sha256: str
+    architecture: str
+    origin: str | None
+    activation: str
+
+
+class NamesFacts(TypedDict, total=False):
+    """A vocabulary, with its numbers of classes and queries, or templates, with their count."""
+
+    name: str
+    sha256: str
+    classes: int
+    queries: int
+    count: int
+
+
+class CodeFacts(TypedDict):
+    """The package: its hash counts, the commit is shown beside it."""
+
+    version: str
+    sha256: str
+    git: str | None
+
+
+class ConfigFacts(TypedDict):
+    """The parts of a config that decide numbers."""
+
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    evaluator: dict[str, Any]
+    loop: dict[str, Any] | None
+    data_preprocessor: dict[str, Any] | None
+
+
+class DataFacts(TypedDict):
+    """A data set: how many images, and one hash of them and their labels."""
+
+    images: int
+    sha256: str
+
+
+class Facts(TypedDict):
+    """What is known before a run: everything but the data that its numbers depend on."""
+
+    config_file: str | None
+    overrides: dict[str, Any]
+    config: ConfigFacts
+    files: dict[str, str]
+    vocabulary: NamesFacts
+    templates: NamesFacts
+    weights: WeightsFacts
+    profile: str
+    layers: Any
+    pamr: bool
+    prob_thd: float
+    resize: list[Any]
+    window: dict[str, Any]
+    precision: str
+    code: CodeFacts
+    identity: str
+
+
+class Manifest(Facts):
+    """What stands beside the numbers of a finished run."""
+
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    time: dict[str, Any]
+    data: DataFacts
+
+
+class Verdict(TypedDict):
+    """A run against what is expected of it: mIoU and tolerance in percent, and a sentence."""
+
+    mIoU: float
+    tolerance: float
+    passed: bool
+    sentence: str
+
+
+class Results(TypedDict):
+    """results.json: metrics, also per class, in percent; None where nothing can be said."""
+
+    metrics: dict[str, float | None]
+    per_class: dict[str, dict[str, float | None]]
+    manifest: Manifest
+    alarms: list[str]
+    expected: Verdict | None
+
+
+def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
     """Everything but the data that the numbers of a run depend on, and its hash under ``identity``.
 
     Args:
@@ -46,7 +143,7 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
         overrides: The command line's options that changed the config, to be shown.
     """
     model = cfg.model
-    facts = {
+    facts: Facts = {
         "config_file": Path(cfg.filename).name if cfg.filename else None,
         "overrides": without_paths(dict(overrides)),
         "config": config_facts(cfg),
@@ -62,11 +159,13 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
         "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
         "precision": model.clip.get("precision", "fp32"),
         "code": {"version": __version__, "sha256": code_hash(), "git": git_commit()},
+        "identity": "",
     }
-    return {**facts, "identity": identity(facts)}
+    facts["identity"] = identity(facts)
+    return facts
 
 
-def config_facts(cfg: Config) -> dict[str, Any]:
+def config_facts(cfg: Config) -> ConfigFacts:
     """The parts of a config that decide numbers, without paths: model, data set with its pipeline, evaluator, loop.
 
     The data root is left out: moved data is the same data, which :func:`data_facts` can tell.
@@ -117,7 +216,7 @@ def profile_name(method: Mapping[str, Any]) -> str:
     return str(method["type"])
 
 
-def data_facts(prints: Mapping[str, str]) -> dict[str, Any]:
+def data_facts(prints: Mapping[str, str]) -> DataFacts:
     """Number of images and one hash of a data set, from the fingerprints of its images by name."""
     lines = sorted(f"{name} {data}" for name, data in prints.items())
     return {"images": len(lines), "sha256": _sha256("\n".join(lines))}
@@ -155,17 +254,6 @@ def git_commit() -> str | None:
         return None
 
 
-def without_paths(value: Any) -> Any:
-    """A plain copy of nested dicts and lists in which absolute paths are cut to their last part."""
-    if isinstance(value, Mapping):
-        return {str(key): without_paths(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_paths(entry) for entry in value]
-    if isinstance(value, Path) or (isinstance(value, str) and expanded(value).is_absolute()):
-        return Path(value).name
-    return value
-
-
 def _without(value: Any, keys: Collection[str]) -> Any:
     """Nested dicts and lists without some keys."""
     if isinstance(value, Mapping):
@@ -180,17 +268,18 @@ def _resize(parts: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [list(size) if isinstance(size, (list, tuple)) else size for size in sizes]
 
 
-def _vocabulary_facts(spec: Any) -> dict[str, Any]:
+def _vocabulary_facts(spec: Any) -> NamesFacts:
     vocabulary = load_vocabulary(spec)
+    name = str(spec) if isinstance(spec, (str, Path)) else "list"
     return {
-        "name": _name(spec, shipped_vocabularies()),
+        "name": name if name in shipped_vocabularies() else Path(name).name,
         "sha256": _sha256(json.dumps(vocabulary.names)),
         "classes": len(vocabulary.names),
         "queries": len(vocabulary.queries),
     }
 
 
-def _templates_facts(spec: Any) -> dict[str, Any]:
+def _templates_facts(spec: Any) -> NamesFacts:
     templates = load_templates(spec)
     name = str(spec) if isinstance(spec, str) else "list"
     return {"name": without_paths(name), "sha256": _sha256(json.dumps(templates)), "count": len(templates)}
@@ -210,7 +299,7 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
+def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
     pretrained = clip.get("pretrained")
     path = local_weights(clip.get("model", ""), pretrained)
     return {
@@ -223,12 +312,6 @@ def _weights_facts(clip: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache
 def _file_hash(path: Path, _modified: int) -> str:
     return hash_file(path)
-
-
-def _name(spec: Any, shipped: Sequence[str]) -> str:
-    if not isinstance(spec, (str, Path)):
-        return "list"
-    return str(spec) if str(spec) in shipped else Path(spec).name
 
 
 def _versions() -> dict[str, str]:

@@ -58,10 +58,8 @@ class Scores:
     def per_class(self, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """IoU and Acc, and what else is measured, of each class in percent, None for NaN."""
         rows = zip(*self.by_class.values(), strict=True)
-        return {
-            name: dict(zip(self.by_class, map(_percent, row), strict=True))
-            for name, row in zip(names, rows, strict=True)
-        }
+        percent = ([None if np.isnan(share) else float(100 * share) for share in row] for row in rows)
+        return {name: dict(zip(self.by_class, row, strict=True)) for name, row in zip(names, percent, strict=True)}
 
 
 def score(total: NDArray[np.int64], metrics: Iterable[str] = (), beta: float = 1.0) -> Scores:
@@ -94,10 +92,6 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(100 * known.mean()) if known.size else float("nan")
 
 
-def _percent(value: float) -> float | None:
-    return None if np.isnan(value) else float(100 * value)
-
-
 @DATA_SAMPLERS.register_module()
 class UnfinishedSampler(Sampler[int]):
     """The images without a line in the log, dealt to the processes in turn; none twice, none left out.
@@ -111,7 +105,10 @@ class UnfinishedSampler(Sampler[int]):
 
     def __init__(self, dataset: Any, log_dir: str | None = None, run: str = "", seed: int | None = None) -> None:
         rank, world = get_dist_info()
-        todo = [_unfinished(dataset, log_dir, run) if is_main_process() else []]
+        todo = [[*range(len(dataset))]]
+        if log_dir is not None and is_main_process():
+            finished = AreaLog(log_dir, run).read(len(dataset.metainfo["classes"]))
+            todo = [[index for index, (name, _) in enumerate(named_infos(dataset)) if name not in finished]]
         broadcast_object_list(todo)  # one view for all: the others may be writing lines soon
         self.indices = todo[0][rank::world]
 
@@ -120,13 +117,6 @@ class UnfinishedSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.indices)
-
-
-def _unfinished(dataset: Any, log_dir: str | None, run: str) -> list[int]:
-    if log_dir is None:
-        return list(range(len(dataset)))
-    finished = AreaLog(log_dir, run).read(len(dataset.metainfo["classes"]))
-    return [index for index, (name, _) in enumerate(named_infos(dataset)) if name not in finished]
 
 
 @METRICS.register_module()

@@ -27,10 +27,19 @@ from rfclip.benchmarks.test_set import data_root, named_infos, part_configs, par
 from rfclip.io.atomic import write_whole
 from rfclip.runs.alarms import alarms
 from rfclip.runs.areas import AreaLog, DataError, ImageAreas
-from rfclip.runs.expected import verdict
 from rfclip.runs.files import RunFiles
-from rfclip.runs.manifest import circumstances, data_facts, decisive_facts, fingerprints
+from rfclip.runs.manifest import (
+    Facts,
+    Manifest,
+    Results,
+    WeightsFacts,
+    circumstances,
+    data_facts,
+    decisive_facts,
+    fingerprints,
+)
 from rfclip.runs.metric import MEASURES, score
+from rfclip.runs.reference import same_run, verdict
 from rfclip.words.vocabulary import load_vocabulary
 
 RESULTS = "results.json"
@@ -57,7 +66,7 @@ def is_finished(options: Options) -> bool:
         return _finished(log, dataset, cfg, _files(cfg, dataset, options)) is not None
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> Mapping[str, Any]:
     """Run a benchmark and write ``<work_dir>/<benchmark>/results.json``.
 
     Returns:
@@ -68,7 +77,8 @@ def run(options: Options) -> dict[str, Any]:
         UserError: Something is missing, does not fit, or cannot be read or written.
     """
     with _setup():
-        _init_processes(options.launcher)
+        if options.launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")  # mmengine's own way asks for a CUDA device
         cfg = build_config(options)
         dataset = list_dataset(cfg)
         facts = decisive_facts(cfg, options.overrides())
@@ -78,7 +88,7 @@ def run(options: Options) -> dict[str, Any]:
         return _run_alone(cfg, dataset, facts, folder, options)
 
 
-def _run_alone(cfg: Config, dataset: Any, facts: Mapping[str, Any], folder: Path, options: Options) -> dict[str, Any]:
+def _run_alone(cfg: Config, dataset: Any, facts: Facts, folder: Path, options: Options) -> Mapping[str, Any]:
     with _setup():
         log, files = AreaLog(folder, facts["identity"]), _files(cfg, dataset, options)
         finished = _prepare(log, dataset, cfg, files, options.resume)
@@ -96,8 +106,7 @@ def _run_alone(cfg: Config, dataset: Any, facts: Mapping[str, Any], folder: Path
         runner.test()
         if not is_main_process():
             return {}
-        manifest = {**facts, **circumstances(), "time": _time(started, len(dataset), before)}
-        results = _results(runner, manifest, dataset, log)
+        results = _results(runner, facts, _time(started, len(dataset), before), dataset, log)
         write_whole(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
 
@@ -149,12 +158,6 @@ def _files(cfg: Config, dataset: Any, options: Options) -> RunFiles:
     return run_files(dataset, options.out or cfg.test_evaluator.get("output_dir"), options.show_dir)
 
 
-def _init_processes(launcher: str) -> None:
-    """Without CUDA, join the other processes here by gloo: mmengine's own way asks for a CUDA device."""
-    if launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
-
-
 def _prepare(log: AreaLog, dataset: Any, cfg: Config, files: RunFiles, resume: bool) -> dict[str, Any] | None:
     """Clear what stands in the folder, or keep what is still true; return finished results, in every process."""
     finished: list[Any] = [None]
@@ -184,10 +187,7 @@ def _with_files(lines: Mapping[str, ImageAreas], dataset: Any, files: RunFiles) 
 def _finished(log: AreaLog, dataset: Any, cfg: Config, files: RunFiles) -> dict[str, Any] | None:
     """The results in a folder, if they are all that is asked for, of these settings and of this data."""
     results = _read(log.folder / RESULTS)
-    manifest = results.get("manifest")
-    if not isinstance(manifest, dict) or manifest.get("identity") != log.run:
-        return None
-    if manifest.get("data") != data_facts(fingerprints(dataset)):
+    if not same_run(results.get("manifest"), log.run, lambda: data_facts(fingerprints(dataset))):
         return None
     asked = {f"m{name}" for metric in cfg.test_evaluator.get("iou_metrics", ()) for name in MEASURES[metric]}
     whole = len(_with_files(log.read(len(dataset.metainfo["classes"])), dataset, files)) == len(dataset)
@@ -208,16 +208,22 @@ def _connect(cfg: Config, log: AreaLog, dataset: Any, files: RunFiles, options: 
     cfg.test_dataloader.sampler = dict(type="UnfinishedSampler", **where)
 
 
-def _results(runner: Runner, manifest: dict[str, Any], dataset: Any, log: AreaLog) -> dict[str, Any]:
+def _results(runner: Runner, facts: Facts, time_taken: dict[str, Any], dataset: Any, log: AreaLog) -> Results:
     names = dataset.metainfo["classes"]
     areas_of = log.read(len(names))
     images = list(areas_of.values())
-    manifest["data"] = data_facts({name: areas.data for name, areas in areas_of.items()})
+    about = circumstances()
+    manifest: Manifest = {
+        **facts,
+        "weights": {**facts["weights"], **_loaded(runner.model)},
+        "versions": about["versions"],
+        "machine": {**about["machine"], "processes": get_world_size()},
+        "time": time_taken,
+        "data": data_facts({name: areas.data for name, areas in areas_of.items()}),
+    }
     evaluator = runner.cfg.test_evaluator
     total = np.sum([areas.classes for areas in images], axis=0)
     scores = score(total, evaluator.get("iou_metrics", ()), evaluator.get("beta", 1.0))
-    manifest["machine"]["processes"] = get_world_size()
-    manifest["weights"] = {**manifest["weights"], **_loaded(runner.model)}
     scored = not evaluator.get("format_only", False)
     leaves_out = ("reduce_zero_label", "label_map")  # what a data set does with classes that it does not count
     by_design = any(getattr(part, name, None) for part in parts(dataset) for name in leaves_out)
@@ -226,11 +232,16 @@ def _results(runner: Runner, manifest: dict[str, Any], dataset: Any, log: AreaLo
     for sentence in found:
         print_log(sentence, "current", logging.WARNING)
     metrics = {name: None if np.isnan(value) else value for name, value in scores.metrics().items()}
-    results: dict[str, Any] = {"metrics": metrics, "per_class": scores.per_class(names), "manifest": manifest}
-    results["alarms"] = found
-    results["expected"] = verdict(benchmark_name(runner.cfg), results) if scored else None
-    if results["expected"] is not None:
-        print_log(results["expected"]["sentence"], "current")
+    results: Results = {
+        "metrics": metrics,
+        "per_class": scores.per_class(names),
+        "manifest": manifest,
+        "alarms": found,
+        "expected": None,
+    }
+    expected = results["expected"] = verdict(benchmark_name(runner.cfg), results) if scored else None
+    if expected is not None:
+        print_log(expected["sentence"], "current")
     return results
 
 
@@ -245,7 +256,7 @@ def _time(started: float, total: int, before: int) -> dict[str, Any]:
     }
 
 
-def _loaded(model: Any) -> dict[str, Any]:
+def _loaded(model: Any) -> WeightsFacts:
     """What the weights turned out to be, where the model tells."""
     loaded = getattr(getattr(model, "module", model), "loaded", None)
     if loaded is None:

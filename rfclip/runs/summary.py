@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rfclip.benchmarks.configs import BENCHMARKS
+from rfclip.io import tables
 from rfclip.io.atomic import write_whole
-from rfclip.runs.protocol import own_settings
-from rfclip.runs.published import HEADING, differences, published_miou
+from rfclip.runs.manifest import ConfigFacts, Results
+from rfclip.runs.reference import HEADING, protocol, published_miou, unlike_published
 
 COLUMNS = {
     "benchmark": "benchmark",
@@ -31,14 +30,13 @@ COLUMNS = {
 
 
 METRICS = ("mIoU", "aAcc", "mAcc")
-CONFIG_PARTS = ("model", "dataset", "evaluator", "loop", "data_preprocessor")  # as config_facts gives them
 
 
 class MixedProtocolsError(ValueError):
     """Results of several protocols would share a column."""
 
 
-def read_results(work_dir: Path) -> dict[str, dict[str, Any]]:
+def read_results(work_dir: Path) -> dict[str, Results]:
     """All ``<benchmark>/results.json`` of a work dir, by benchmark: the eight in their order, then others.
 
     Raises:
@@ -52,7 +50,7 @@ def read_results(work_dir: Path) -> dict[str, dict[str, Any]]:
     return {name: read_result(paths[name]) for name in known + sorted(set(paths) - set(known))}
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> Results:
     """One ``results.json``.
 
     Raises:
@@ -74,10 +72,10 @@ def _is_whole(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> bool:
         isinstance(manifest[key], dict) for key in ("weights", "data", "vocabulary", "templates", "code", "config")
     )
     single = all(key in manifest for key in ("profile", "pamr", "layers", "precision", "identity"))
-    return numbers and parts and single and manifest["config"].keys() == {*CONFIG_PARTS}
+    return numbers and parts and single and manifest["config"].keys() == ConfigFacts.__annotations__.keys()
 
 
-def table(results: Mapping[str, Mapping[str, Any]], mixed: bool = False) -> list[dict[str, Any]]:
+def table(results: Mapping[str, Results], mixed: bool = False) -> list[dict[str, Any]]:
     """One row per benchmark, and one with the means if all eight are there under one protocol.
 
     Args:
@@ -106,30 +104,9 @@ def table(results: Mapping[str, Mapping[str, Any]], mixed: bool = False) -> list
     return rows + ([_mean(rows)] if set(BENCHMARKS) <= set(results) else [])
 
 
-def protocol(benchmark: str, manifest: Mapping[str, Any]) -> str:
-    """In words, what numbers must share to stand in one column; the benchmark's own settings are left out."""
-    weights = manifest["weights"]
-    vocabulary = manifest["vocabulary"]["name"].replace(benchmark, "published")
-    parts = {
-        "profile": manifest["profile"],
-        "layers": manifest["layers"],
-        "PAMR": "on" if manifest["pamr"] else "off",
-        "weights": " ".join(
-            filter(None, [weights["model"], weights["pretrained"], (weights.get("sha256") or "")[:12]])
-        ),
-        "activation": weights.get("activation"),
-        "vocabulary": vocabulary,
-        "templates": manifest["templates"]["name"],
-        "precision": manifest["precision"],
-        "code": manifest["code"]["sha256"][:12],
-        "settings": "; ".join(own_settings(benchmark, manifest)) or None,
-    }
-    return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
-
-
-def _row(benchmark: str, result: Mapping[str, Any]) -> dict[str, Any]:
+def _row(benchmark: str, result: Results) -> dict[str, Any]:
     manifest, weights = result["manifest"], result["manifest"]["weights"]
-    different = differences(benchmark, manifest)
+    different = unlike_published(benchmark, manifest)
     notes = [f"not comparable: {', '.join(different)}"] if different else []
     notes += ["no labels"] if manifest["config"]["evaluator"].get("format_only") else []
     notes += ["see alarms"] if result.get("alarms") else []
@@ -166,39 +143,25 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    return [_cell(key, row[key]) for key in COLUMNS]
-
-
-def _cell(key: str, value: Any) -> str:
-    if value in (None, ""):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.1f}" if key == "published" else f"{value:.2f}"
-    return str(value)
+    cells = {key: "-" if row[key] in (None, "") else row[key] for key in COLUMNS}
+    places = {"published": 1}
+    return [tables.number(c, places.get(key, 2)) if isinstance(c, float) else str(c) for key, c in cells.items()]
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown."""
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *map(_cells, rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+    return tables.markdown([*COLUMNS.values()], map(_cells, rows))
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table for a terminal; the long heading of the published column becomes a footnote."""
     heads = ["published*" if key == "published" else head for key, head in COLUMNS.items()]
-    lines = [heads, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-    return "\n".join([*aligned, f"* {HEADING}"])
+    return f"{tables.aligned(heads, map(_cells, rows))}\n* {HEADING}"
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table as comma-separated values."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS.values())
-    writer.writerows([row[key] for key in COLUMNS] for row in rows)
-    return file.getvalue()
+    return tables.comma_separated([*COLUMNS.values()], ([row[key] for key in COLUMNS] for row in rows))
 
 
 def write(work_dir: Path, rows: Sequence[Mapping[str, Any]], runs: Mapping[str, str] | None = None) -> None:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from rfclip.io.fonts import printable
 from rfclip.io.images import sentence
+from rfclip.io.paths import without_paths
 from rfclip.methods.base import describe as describe_method
-from rfclip.runs.manifest import without_paths
 from rfclip.segment.api import OpenVocabSegmenter
 from rfclip.segment.find import Frame, Picture, count_frames, read_frames
 from rfclip.segment.names import source_of

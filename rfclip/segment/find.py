@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rfclip.io import videos
+from rfclip.io.formats import SUFFIXES
 from rfclip.io.images import frame_count, read_image, read_with_notes, sentence
 from rfclip.segment.names import ResultNames, is_result, resolved
 
-IMAGES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
-IMAGES |= {".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 # kinds of files that nobody expects to be segmented, so that leaving them out needs no word
 UNRELATED = {"", ".csv", ".db", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".md", ".npy", ".npz"}
@@ -152,9 +151,9 @@ def _in_folder(folder: Path, out: Path, problems: list[str], notes: list[str]) -
             "give another --out"
         )
     files, links = _files(folder, resolved(out), problems)
-    pictures = [path for path in files if path.suffix.lower() in IMAGES | VIDEOS]
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES | VIDEOS]
     others = Counter(path.suffix.lower() for path in files)
-    for known in IMAGES | VIDEOS | UNRELATED:
+    for known in SUFFIXES | VIDEOS | UNRELATED:
         del others[known]
     found = [path for path in pictures if not is_result(path)]
     kinds = ", ".join(sorted(others))

@@ -16,7 +16,7 @@ from rfclip.analysis.tables import Setting, analyses, load_analysis, measure, pu
 from rfclip.benchmarks.options import build_config
 from rfclip.clip.loader import load_clip
 from rfclip.io.sample_world import calibration_images
-from rfclip.runs.published import published
+from rfclip.runs.reference import published
 
 DIMS = (5, 23)  # of the fixture clip_files
 

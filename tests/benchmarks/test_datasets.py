@@ -10,7 +10,7 @@ from mmseg.datasets import COCOStuffDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from rfclip.benchmarks.datasets import CheckedPipeline, COCOObjectDataset, PascalVOC20Dataset, missing_data, voc_palette
+from rfclip.benchmarks.datasets import CheckedPipeline, COCOObjectDataset, PascalVOC20Dataset, missing_data
 from rfclip.runs.areas import DataError
 
 MASK = np.array([[0, 1, 20], [255, 5, 0]], np.uint8)
@@ -68,11 +68,9 @@ def test_names_and_colours_follow_the_data_sets() -> None:
     assert len({tuple(colour) for colour in palette}) == len(classes) == 81
 
 
-def test_voc_palette_is_that_of_voc() -> None:
-    assert voc_palette(21) == PascalVOCDataset.METAINFO["palette"]
-    assert len({tuple(colour) for colour in voc_palette(256)}) == 256
-    with pytest.raises(ValueError, match="256 colours, asked for 257"):
-        voc_palette(257)
+def test_colours_of_coco_object_can_be_told_apart() -> None:
+    palette = COCOObjectDataset.METAINFO["palette"]
+    assert palette[0] == [0, 0, 0] and len({tuple(colour) for colour in palette}) == len(palette) == 81
 
 
 def test_missing_data_names_the_first_missing_path(tmp_path: Path) -> None:

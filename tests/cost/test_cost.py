@@ -1,4 +1,4 @@
-"""The benchmark on toy sizes: what it counts, what it refuses, that it runs. No time is asserted."""
+"""The cost measurement on toy sizes: what it counts, what it refuses, that it runs. No time is asserted."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_no_home_directory_is_no_reason_to_fail(tmp_path: Path) -> None:
         "for name in ('HOME', 'XDG_CACHE_HOME'): os.environ.pop(name, None)\n"
         "import rfclip, torch\n"
         "from rfclip.io.cache import cached_tensors\n"
-        "from rfclip.runs.manifest import without_paths\n"
+        "from rfclip.io.paths import without_paths\n"
         "assert 'XDG_CACHE_HOME' not in os.environ\n"
         f"for folder in ('', '~name/x', '~', {str(tmp_path)!r}):\n"
         "    os.environ['RFCLIP_CACHE'] = folder\n"

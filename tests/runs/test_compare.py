@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from rfclip.runs.areas import ImageAreas
-from rfclip.runs.compare import Measured, as_markdown, as_text, compare, difference, unequal
+from rfclip.runs.compare import Measured, as_markdown, as_text, compare, difference
+from rfclip.runs.reference import unlike
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,10 +136,10 @@ def test_rows_and_tables() -> None:
 
 
 def test_only_the_method_may_differ() -> None:
-    assert unequal(manifest(method={"type": "A"}), manifest(method={"type": "B"})) == []
-    assert unequal(manifest(), manifest(logit_scale=50)) == ["config"]
-    assert unequal(manifest(), manifest(code={"sha256": "x", "git": "another commit"})) == []
-    assert unequal(manifest(), manifest(code={"sha256": "y", "git": "a"})) == ["code"]
+    assert unlike(manifest(method={"type": "A"}), manifest(method={"type": "B"})) == []
+    assert unlike(manifest(), manifest(logit_scale=50)) == ["model.logit_scale"]
+    assert unlike(manifest(), manifest(code={"sha256": "x", "git": "another commit"})) == []
+    assert unlike(manifest(), manifest(code={"sha256": "y", "git": "a"})) == ["code"]
     with pytest.raises(ValueError, match=r"paper and mean_kk differ in more than the method \(pamr\)"):
         compare("voc21", [measured("mean_kk", 1), measured("paper", 2, pamr=True)])
 

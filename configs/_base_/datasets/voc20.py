@@ -1,23 +1,5 @@
 """PASCAL VOC 2012 validation (1449 images), 20 classes: the background is ignored."""
 
+_base_ = "./voc21.py"
 benchmark = "voc20"
-test_pipeline = [
-    dict(type="LoadImageFromFile", imdecode_backend="rfclip"),  # mmcv's, and more kinds of pictures
-    dict(type="Resize", scale=(2048, 336), keep_ratio=True),  # longest and shortest side, pixels
-    dict(type="LoadAnnotations"),  # after Resize: labels keep the original size
-    dict(type="PackSegInputs"),
-]
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="UnfinishedSampler"),
-    dataset=dict(
-        type="PascalVOC20Dataset",
-        data_root="data/VOCdevkit/VOC2012",
-        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),  # or SegmentationClassAug
-        ann_file="ImageSets/Segmentation/val.txt",
-        reduce_zero_label=True,
-        pipeline=test_pipeline,
-    ),
-)
+test_dataloader = dict(dataset=dict(type="PascalVOC20Dataset", reduce_zero_label=True))
