@@ -23,17 +23,19 @@ def version() -> str:
 
 
 class BuildWithConfigs(build_py):
-    """Copies configs/ into the package, where ``rfclip.config`` finds it once installed."""
+    """Copies configs/ into the package's .mim, where ``rfclip.config`` and openmim find it once installed."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib) / "rfclip" / "_configs"
+            target = Path(self.build_lib) / "rfclip" / ".mim"
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(ROOT / "configs", target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / "configs", target / "configs", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(ROOT / "model-index.yml", target)
 
     def get_source_files(self) -> list[str]:
-        extra = [*ROOT.glob("configs/**/*.py"), ROOT / "requirements.txt"]
+        configs = [path for suffix in ("py", "yml") for path in ROOT.glob(f"configs/**/*.{suffix}")]
+        extra = [*configs, ROOT / "model-index.yml", ROOT / "requirements.txt"]
         return [*super().get_source_files(), *(str(path.relative_to(ROOT)) for path in extra)]
 
 
@@ -49,7 +51,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["rfclip", "rfclip.*"]),
-    package_data={"rfclip": ["data/*", "data/**/*", "explain/*.html", "demo/*.html"]},
+    package_data={"rfclip": ["py.typed", "data/*", "data/**/*", "explain/*.html", "demo/*.html"]},
     include_package_data=False,
     install_requires=[line for line in requirements() if line not in MMCV],
     extras_require={

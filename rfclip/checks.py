@@ -20,13 +20,23 @@ _SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # what fp32 holds, in which settings meet
 
 
 def shown(value: object) -> str:
-    """``value`` for an error message: escaped, on one line, and not longer than 80 characters."""
+    r"""``value`` for an error message: escaped, on one line, and not longer than 80 characters.
+
+    Example:
+        >>> shown("two\nlines")
+        "'two\\nlines'"
+    """
     text = " ".join(ascii(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def near(name: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' where one of the known names is like ``name``, else ''."""
+    """' (did you mean ...?)' where one of the known names is like ``name``, else ''.
+
+    Example:
+        >>> near("refocusclip", ["RefocusCLIP", "MeanKK"])
+        " (did you mean 'RefocusCLIP'?)"
+    """
     lowered = {each.lower(): each for each in known}
     close = get_close_matches(str(name).lower(), lowered, n=1)
     return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
@@ -41,6 +51,10 @@ def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
 
     Raises:
         ValueError: one is no integer in 0..width-1.
+
+    Example:
+        >>> check_dims([133, 411], width=768)
+        (133, 411)
     """
     result = check_indices("distraction dimensions", dims)
     outside = [dim for dim in result if dim >= width]
@@ -90,7 +104,15 @@ def check_above_zero(name: str, value: object) -> float:
 
 
 def check_range(name: str, value: object, low: float, high: float) -> float:
-    """Return a number in low..high; raise ValueError otherwise."""
+    """Return a number in low..high; raise ValueError otherwise.
+
+    Example:
+        >>> check_range("beta", 1, 0, 1)
+        1.0
+        >>> check_range("beta", 1.5, 0, 1)
+        Traceback (most recent call last):
+        ValueError: beta must be a number in 0..1, got 1.5
+    """
     number = _number(value)
     if not low <= number <= high:
         raise ValueError(f"{name} must be a number in {low:g}..{high:g}, got {shown(value)}")
@@ -112,7 +134,13 @@ def check_switch(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
-    """Return one of some words; raise ValueError otherwise."""
+    """Return one of some words; raise ValueError otherwise.
+
+    Example:
+        >>> check_choice("mode", "slid", ["whole", "slide"])
+        Traceback (most recent call last):
+        ValueError: mode must be one of 'whole', 'slide', got 'slid' (did you mean 'slide'?)
+    """
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}{near(value, choices)}"

@@ -63,6 +63,11 @@ def fiedler_vector(affinity: Tensor, solver: str = "auto", start: Tensor | None 
         ValueError: another shape, an unknown solver, negative or non-finite entries, or a non-zero diagonal
             with 'sklearn'.
 
+    Example:
+        >>> path = torch.tensor([[[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])  # 0 - 1 - 2: its ends lie apart
+        >>> [round(value, 3) + 0 for value in fiedler_vector(path)[0].tolist()]
+        [0.707, 0.0, -0.707]
+
     Source: docs/METHOD.md section 3, step 2.
     """
     check_solver(solver)
@@ -76,7 +81,12 @@ def fiedler_vector(affinity: Tensor, solver: str = "auto", start: Tensor | None 
 
 
 def orient(vectors: Tensor) -> Tensor:
-    """Flip vectors (..., N) so that the entry of largest magnitude, the first of equal ones, is positive."""
+    """Flip vectors (..., N) so that the entry of largest magnitude, the first of equal ones, is positive.
+
+    Example:
+        >>> orient(torch.tensor([[0.5, -2.0, 1.0], [0.5, 2.0, 1.0]])).tolist()
+        [[-0.5, 2.0, -1.0], [0.5, 2.0, 1.0]]
+    """
     magnitude = vectors.abs()
     largest = magnitude.amax(-1, keepdim=True)
     first = (magnitude >= largest * (1 - _TIE)).byte().argmax(-1, keepdim=True)

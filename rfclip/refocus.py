@@ -37,6 +37,11 @@ def distraction_scores(patches: Tensor, dims: Sequence[int]) -> Tensor:
     Raises:
         ValueError: a dimension is no integer in 0..d-1.
 
+    Example:
+        >>> patches = torch.tensor([[0.0, 1.0, 3.0, 0.0], [1.0, 1.0, 1.0, 2.0]])  # 2 tokens of width 4
+        >>> distraction_scores(patches, [2]).tolist()
+        [0.75, 0.0]
+
     Source: docs/METHOD.md section 3, step 1.
     """
     return _phi(patches, dims).to(patches.dtype)
@@ -56,6 +61,11 @@ def locate_distractors(patches: Tensor, dims: Sequence[int], tau: float) -> Tens
     Raises:
         ValueError: tau is negative or no number, or a dimension is out of range.
 
+    Example:
+        >>> patches = torch.tensor([[0.0, 1.0, 3.0, 0.0], [1.0, 1.0, 1.0, 2.0]])  # phi of [2]: 3/4, 0
+        >>> locate_distractors(patches, [2], tau=2.5).tolist()  # above 2.5/4
+        [True, False]
+
     Source: docs/METHOD.md section 3, step 1.
     """
     check_at_least_zero("tau", tau)
@@ -72,6 +82,12 @@ def locate_defocus(attn_kk: Tensor, distractors: Tensor, solver: str = "auto") -
 
     Returns:
         (B, N) bool; empty sets if N < 2.
+
+    Example:
+        >>> near = [[0.6, 0.3, 0.1, 0.0], [0.4, 0.5, 0.1, 0.0], [0.0, 0.2, 0.4, 0.4], [0.0, 0.0, 0.2, 0.8]]
+        >>> nobody = torch.zeros(1, 4, dtype=torch.bool)
+        >>> locate_defocus(torch.tensor([near]), nobody).tolist()
+        [[False, False, True, True]]
 
     Source: docs/METHOD.md section 3, step 2.
     """
@@ -99,6 +115,13 @@ def receivers(distractors: Tensor, defocus: Tensor) -> Tensor:
     """Return who receives the budget, (B, N) bool.
 
     The defocused tokens; in an image without any, all tokens that are no distractors.
+
+    Example:
+        >>> distractors = torch.tensor([[True, False, False]])
+        >>> receivers(distractors, torch.tensor([[False, True, False]])).tolist()
+        [[False, True, False]]
+        >>> receivers(distractors, torch.tensor([[False, False, False]])).tolist()
+        [[False, True, True]]
     """
     chosen = defocus & ~distractors
     return torch.where(chosen.any(-1, keepdim=True), chosen, ~distractors)
@@ -123,6 +146,12 @@ def redistribute_attention(attn: Tensor, distractors: Tensor, defocus: Tensor, b
 
     Raises:
         ValueError: beta is outside 0..1.
+
+    Example:
+        >>> attn = torch.tensor([[[[0.50, 0.25, 0.25]] * 3]])  # token 0 draws half of everybody's attention
+        >>> distractors, defocus = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
+        >>> redistribute_attention(attn, distractors, defocus, beta=0.5)[0, 0, 1].tolist()
+        [0.25, 0.5, 0.25]
 
     Source: docs/METHOD.md section 3, step 3.
     """
@@ -153,6 +182,12 @@ def redistribute_embedding(patches: Tensor, distractors: Tensor, dims: Sequence[
 
     Raises:
         ValueError: the grid does not fit, or a dimension is out of range.
+
+    Example:
+        >>> patches = torch.tensor([[[1.0, 5.0], [9.0, 6.0], [3.0, 7.0]]])  # (1, 3, 2), in a row
+        >>> distractors = torch.tensor([[False, True, False]])
+        >>> redistribute_embedding(patches, distractors, [0], grid=(1, 3)).tolist()  # 9 -> (1 + 3) / 2
+        [[[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]]]
 
     Source: docs/METHOD.md section 3, step 3.
     """

@@ -23,8 +23,36 @@ from torch import Tensor, nn
 
 import rfclip  # before any test imports mmseg
 from tests.support import chromium
+from tests.support.devices import wrap_imports
 
+TENSOR_TESTS = ("test_refocus.py", "test_normalized_cut.py", "methods", "pipeline", "clip/test_towers.py")
 PLANTED_DIMS = (5, 23, 42)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="run the tests of tensors, and no others, on this torch device")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where another device is asked for, leave out the tests that have no part in it."""
+    if config.getoption("--device") != "cpu":
+        places = [Path(__file__).parent / name for name in TENSOR_TESTS]
+        chosen = [item for item in items if any(item.path == place or place in item.path.parents for place in places)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of --device."""
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(autouse=True)
+def _there(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a test module imports of rfclip work on the device of --device."""
+    if request.config.getoption("--device") != "cpu":
+        wrap_imports(request.module, request.getfixturevalue("device"), monkeypatch)
 
 
 @pytest.fixture

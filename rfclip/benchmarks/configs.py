@@ -19,7 +19,7 @@ def config_root() -> Path:
         FileNotFoundError: The package was copied without its configs.
     """
     package = PACKAGE
-    for folder in (package / "_configs", package.parent / "configs"):
+    for folder in (package / ".mim/configs", package.parent / "configs"):
         if (folder / "_base_").is_dir():
             return folder
     raise FileNotFoundError(

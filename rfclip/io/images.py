@@ -104,7 +104,12 @@ def path_of(source: ImageSource) -> Path | None:
 
 
 def sentence(name: str, clauses: Sequence[str]) -> str | None:
-    """What to say of a picture of this name; None if there is nothing to say."""
+    """What to say of a picture of this name; None if there is nothing to say.
+
+    Example:
+        >>> sentence("a.tif", ["has 4 bands", "is 16 bits deep"])
+        'a.tif has 4 bands, and is 16 bits deep'
+    """
     return f"{name} {', and '.join(clauses)}" if clauses else None
 
 
@@ -130,6 +135,10 @@ def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
 
     Raises:
         ValueError: they are not three whole numbers from 1 on, or one.
+
+    Example:
+        >>> check_bands([4, 3, 2])
+        (3, 2, 1)
     """
     chosen = tuple(bands)
     if len(chosen) not in (1, 3) or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in chosen):
@@ -206,7 +215,13 @@ def _sentences(what: str) -> Iterator[None]:
 
 
 def cut_clause(seen: tuple[int, int], short_side: int) -> str | None:
-    """A clause if a picture, seen as (h, w), is smaller than was wished, because its long side may not be longer."""
+    """A clause if a picture, seen as (h, w), is smaller than was wished, because its long side may not be longer.
+
+    Example:
+        >>> cut_clause((100, 2048), 336)
+        'was seen with a short side of 100 pixels instead of 336: no side becomes longer than 2048'
+        >>> cut_clause((336, 448), 336)
+    """
     if min(seen) >= short_side:
         return None
     return (
@@ -227,7 +242,12 @@ def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
 
 
 def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(height, width) after :func:`resize_short_side`."""
+    """(height, width) after :func:`resize_short_side`.
+
+    Example:
+        >>> resized_size((375, 500), 336)
+        (336, 448)
+    """
     scale = min(LONG_SIDE / max(size), short_side / min(size))
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 

@@ -64,6 +64,11 @@ def label(
     Raises:
         ValueError: Arguments that contradict each other.
 
+    Example:
+        >>> cosines = torch.tensor([[[0.30, 0.1]], [[0.2, 0.1]], [[0.1, 0.2]]])  # "cat", "kitten", "dog" on 1x2 patches
+        >>> label(cosines, (1, 4), query_class=[0, 0, 1], num_classes=2, logit_scale=40.0).labels.tolist()
+        [[0, 0, 1, 1]]
+
     Source: docs/METHOD.md section 5.
     """
     check_above_zero("logit_scale", logit_scale)
@@ -136,6 +141,10 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
     Each map is resized by itself, so that equal maps stay equal to the last bit: resized as channels of one
     picture, their rounding would depend on their place among the channels.
+
+    Example:
+        >>> resize(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
+        [[[0.0, 0.25, 0.75, 1.0]]]
     """
     if maps.shape[-2:] == tuple(size):
         return maps

@@ -28,6 +28,10 @@ def boxes(height: int, width: int, crop: int, stride: int) -> list[Box]:
     Raises:
         ValueError: A size below 1, or a stride that would leave pixels out.
 
+    Example:
+        >>> boxes(224, 300, crop=224, stride=112)  # the second would end at 336 and is moved back
+        [(0, 0, 224, 224), (0, 76, 224, 300)]
+
     Source: docs/METHOD.md section 6.
     """
     if min(height, width, crop, stride) < 1 or stride > crop:
@@ -53,6 +57,11 @@ def merge(pieces: Iterable[tuple[Box, Tensor]], height: int, width: int) -> Tens
 
     Raises:
         ValueError: A piece that does not fit its box, or a pixel in no box.
+
+    Example:
+        >>> left, right = torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[5.0, 7.0]]])  # (Q, 1, 2), one pixel shared
+        >>> merge([((0, 0, 1, 2), left), ((0, 1, 1, 3), right)], height=1, width=3).tolist()
+        [[[1.0, 4.0, 7.0]]]
     """
     total: Tensor | None = None
     count = torch.zeros(height, width)

@@ -237,7 +237,7 @@ def code_hash() -> str:
     """Hash of the package's source and small data files, whether or not they are committed."""
     package = PACKAGE
     paths = sorted(path for suffix in ("py", "json", "txt") for path in package.rglob(f"*.{suffix}"))
-    inside = (path for path in paths if "_configs" not in path.relative_to(package).parts)
+    inside = (path for path in paths if ".mim" not in path.relative_to(package).parts)
     return _sha256("\n".join(f"{path.relative_to(package).as_posix()} {hash_file(path)}" for path in inside))
 
 

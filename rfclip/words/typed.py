@@ -35,6 +35,10 @@ def parse_classes(text: str) -> list[list[str]]:
 
     Raises:
         ValueError: No class, or a name is empty, or nothing of it can be seen.
+
+    Example:
+        >>> parse_classes(r"sky, temple|pagoda, salt\, pepper")
+        [['sky'], ['temple', 'pagoda'], ['salt, pepper']]
     """
     rows = [[""]]
     for piece in _PIECES.findall(text):
@@ -66,6 +70,10 @@ def read_classes(text: str) -> Vocabulary:
     Raises:
         ValueError: It cannot be read; the sentence says where.
         FileNotFoundError: It looks like a file, and there is none.
+
+    Example:
+        >>> read_classes("sky, temple|pagoda").classes
+        ('sky', 'temple')
     """
     if _is_file(text) or text in shipped_vocabularies():
         return load_vocabulary(text)
@@ -101,6 +109,10 @@ def with_background(vocabulary: Vocabulary, choice: str) -> Vocabulary:
 
     Raises:
         ValueError: An empty name.
+
+    Example:
+        >>> with_background(read_classes("cat, dog"), "wall, floor").names
+        (('wall', 'floor'), ('cat',), ('dog',))
     """
     if choice == "none" or (choice == "auto" and (len(vocabulary.names) > 1 or vocabulary.has_background)):
         return vocabulary
@@ -131,6 +143,10 @@ def choose_background(vocabulary: Vocabulary, which: str) -> Vocabulary:
 
     Raises:
         ValueError: No such class, or another class is the background by its name.
+
+    Example:
+        >>> choose_background(read_classes("cat, wall|floor"), "floor").background
+        1
     """
     wanted = same_name(trimmed(which))
     called = [

@@ -119,6 +119,10 @@ def distinct_colours(count: int, background: bool = False) -> tuple[Colour, ...]
     """``count`` different colours (r, g, b), 0..255, always the same; the first is black for a background.
 
     Hue, saturation and value each go round by a step of their own, so that neighbours in the list differ.
+
+    Example:
+        >>> distinct_colours(2, background=True)
+        ((0, 0, 0), (255, 0, 0))
     """
     colours: dict[Colour, None] = {BLACK: None} if background else {}
     step = 0
@@ -160,7 +164,12 @@ def trimmed(name: str) -> str:
 
 
 def same_name(name: str) -> str:
-    """What the tokenizers take for the same name: they take no notice of case and of the width of white space."""
+    """What the tokenizers take for the same name: they take no notice of case and of the width of white space.
+
+    Example:
+        >>> same_name("Dining  Table")
+        'dining table'
+    """
     return " ".join(name.lower().split())
 
 
