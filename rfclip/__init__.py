@@ -1,33 +1,89 @@
 """RF-CLIP: training-free open-vocabulary segmentation by target refocusing, a plugin for mmsegmentation.
 
-Importing the package registers its models, methods, data sets and metric in mmseg's registries.
+As a library, importing the package registers its models, methods, data sets and metric in mmseg's registries.
+
+Where the process is the command (``python -m rfclip``, the console script ``rfclip``, or a script in the checkout's
+tools/ or datasets/), importing registers nothing and loads neither torch nor mmseg, so that ``--help`` answers at once:
+:mod:`rfclip.cli` calls :func:`register` when it has read the command line. The names below are there in both cases.
 """
 
 import importlib
-from typing import Any
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rfclip.plugin.compat import enable
-
-enable()
-
-from rfclip import methods  # noqa: F401  (they register)
-from rfclip.benchmarks import datasets  # noqa: F401  (they register)
-from rfclip.benchmarks.configs import config
-from rfclip.plugin import (
-    loading,  # noqa: F401  (they register)
-    preprocess,  # noqa: F401  (they register)
-    runtime,  # noqa: F401  (they register)
-)
-from rfclip.plugin.segmentor import RFCLIP, encode_dense
-from rfclip.runs import metric as evaluation  # noqa: F401  (they register)
-from rfclip.segment.api import OpenVocabSegmenter, Segmentation
 from rfclip.version import __version__
 
-__all__ = ["RFCLIP", "OpenVocabSegmenter", "Segmentation", "__version__", "config", "encode_dense", "explain"]
+if TYPE_CHECKING:
+    from rfclip import explain
+    from rfclip.benchmarks.configs import config
+    from rfclip.plugin.segmentor import RFCLIP, encode_dense
+    from rfclip.segment.api import OpenVocabSegmenter, Segmentation
+
+__all__ = [
+    "RFCLIP",
+    "OpenVocabSegmenter",
+    "Segmentation",
+    "__version__",
+    "config",
+    "encode_dense",
+    "explain",
+    "register",
+]
+
+_HOMES = {
+    "RFCLIP": "rfclip.plugin.segmentor",
+    "OpenVocabSegmenter": "rfclip.segment.api",
+    "Segmentation": "rfclip.segment.api",
+    "config": "rfclip.benchmarks.configs",
+    "encode_dense": "rfclip.plugin.segmentor",
+}
+_REGISTERING = (
+    "rfclip.methods",
+    "rfclip.benchmarks.datasets",
+    "rfclip.plugin.loading",
+    "rfclip.plugin.preprocess",
+    "rfclip.plugin.runtime",
+    "rfclip.plugin.segmentor",
+    "rfclip.runs.metric",
+)
+
+
+def register() -> None:
+    """Enter models, methods, data sets and metric in mmseg's registries; safe to call any number of times.
+
+    Raises:
+        ImportError: No mmcv is installed, or one that mmsegmentation refuses; the message tells what to install.
+    """
+    importlib.import_module("rfclip.plugin.compat").enable()  # mmseg can be imported only after it
+    for module in _REGISTERING:
+        importlib.import_module(module)
 
 
 def __getattr__(name: str) -> Any:
-    """Import rfclip.explain, and with it the plots, when it is first asked for."""
+    """Import what the package offers when it is first asked for; rfclip.explain brings the plots along."""
     if name == "explain":
         return importlib.import_module("rfclip.explain")
-    raise AttributeError(f"module 'rfclip' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rfclip' has no attribute {name!r}")
+    register()
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _is_command() -> bool:
+    """Whether this process runs the command; one that it starts to read images, say, is no command."""
+    program = getattr(sys, "argv", [""])[0]
+    if program == "-m":  # so it is while Python looks for the module to run
+        return ("-m", "rfclip") in pairwise(sys.orig_argv)
+    path = Path(program).absolute()
+    scripts = (Path(__file__).parents[1] / "tools", Path(__file__).parents[1] / "datasets")
+    return program in sys.orig_argv and (path.name == "rfclip" or path.resolve().parent in scripts)
+
+
+if not _is_command():
+    register()

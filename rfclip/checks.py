@@ -19,6 +19,10 @@ T = TypeVar("T")
 _SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # what fp32 holds, in which settings meet tensors
 
 
+class UserError(Exception):
+    """Something that the user can put right; the message is one sentence that says what and how."""
+
+
 def shown(value: object) -> str:
     """``value`` for an error message: escaped, on one line, and not longer than 80 characters."""
     text = " ".join(ascii(value).split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -101,26 +100,6 @@ def build_config(options: Options) -> Config:
     _check_evaluator(cfg)
     _check_labels(cfg, options)
     return cfg
-
-
-def add_clip_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a weights file does not: its activation and who trained it."""
-    parser.add_argument(
-        "--quick-gelu", type=_yes_or_no, metavar="yes|no", help="the activation, where a file is silent"
-    )
-    parser.add_argument("--origin", help="who trained the weights of a file, e.g. openai")
-
-
-def clip_command(options: Options) -> list[str]:
-    """The same options as a command line gives them, for a process of its own."""
-    quick_gelu = [] if options.quick_gelu is None else [f"--quick-gelu={'yes' if options.quick_gelu else 'no'}"]
-    return quick_gelu + ([] if options.origin is None else [f"--origin={options.origin}"])
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise argparse.ArgumentTypeError(f"give yes or no, got {text!r}")
-    return text == "yes"
 
 
 def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
