@@ -137,7 +137,8 @@ def share(parser: argparse.ArgumentParser, *names: str, also: Sequence[str] = ()
         flags, settings = _SHARED[name]
         default = defaults.get(name)
         if isinstance(default, str) and default.startswith("="):
-            default, settings = None, {**settings, "help": f"{settings['help']} (default: {default[1:]})"}
+            settings = {**settings, "help": f"{settings['help']} (default: {default[1:]})"}
+            default = None
         extra = {} if settings.get("action") else {"default": default}
         parser.add_argument(*flags, *also, **{**settings, **extra})
 

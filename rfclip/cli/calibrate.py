@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rfclip.cli.arguments import at_least_one, share, share_clip
 
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
     pretrained = args.pretrained or (None if brings_weights(args.model) else "openai")
     loaded = load_clip(args.model, pretrained, quick_gelu=args.quick_gelu, origin=args.origin)
-    size = tuple(loaded.model.visual.image_size)
+    visual: Any = loaded.model.visual
+    size: tuple[int, int] = tuple(visual.image_size)
     if args.folder is None:
         images = iter(torch.from_numpy(calibration_images(args.scenes, size, 0)).split(1))
         source = f"{args.scenes} generated scenes"

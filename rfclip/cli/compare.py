@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, listed
 from rfclip.cli.arguments import at_least_one, benchmarks, share, share_clip, with_sample, words
-from rfclip.cli.processes import make_sample, test_command
+from rfclip.cli.processes import command_of, make_sample
 
 if TYPE_CHECKING:
     from rfclip.benchmarks.options import Options
@@ -111,7 +111,7 @@ def run_one(options: Options, benchmark: str, imports: Sequence[str]) -> Measure
 
     folder = options.work_dir / benchmark
     if not (options.resume and is_finished(options)):
-        code, peak = _run(test_command(options, imports))
+        code, peak = _run(command_of(options, imports))
         if code != 0:
             raise UserError(f"{options.profile} on {benchmark} failed with exit status {code}; log in {folder}")
         (folder / PEAK).write_text(json.dumps(peak), encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.cli.arguments import at_least_one, benchmarks, share, share_clip, with_sample
-from rfclip.cli.processes import make_sample, test_command
+from rfclip.cli.processes import command_of, make_sample
 
 if TYPE_CHECKING:
     from rfclip.benchmarks.options import Options
@@ -68,7 +68,7 @@ def run_one(args: argparse.Namespace, benchmark: str) -> str:
             return "ran: finished and unchanged, not run again"
     except (UserError, OSError, ValueError) as error:
         return f"failed: {error}"
-    line = test_command(options, args.imports, args.gpus)
+    line = command_of(options, args.imports, args.gpus)
     done = subprocess.run(line, env=environment(), stdout=subprocess.DEVNULL, check=False)  # its log is a file too
     if done.returncode != 0:
         return f"failed with exit status {done.returncode}, log in {options.work_dir / benchmark}"

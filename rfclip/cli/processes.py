@@ -32,7 +32,7 @@ def sample_in(folder: Path, say: Callable[[str], object] = print) -> Path:
     return folder
 
 
-def test_command(options: Options, imports: Sequence[str], processes: int = 1) -> list[str]:
+def command_of(options: Options, imports: Sequence[str], processes: int = 1) -> list[str]:
     """The command line of `rfclip test` for a process of its own, or for several that share the work."""
     start = [sys.executable, "-m"]
     if processes > 1:

@@ -208,8 +208,8 @@ def borders(regions: np.ndarray) -> np.ndarray:
 
 def save_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
-    Image.fromarray(image).save(path, **options)
+    options: dict[str, int] = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
+    Image.fromarray(image).save(path, format=None, **options)
 
 
 def save_labels(path: Path, labels: np.ndarray, vocabulary: Vocabulary) -> None:
