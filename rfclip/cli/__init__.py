@@ -37,7 +37,7 @@ VERBS = {
     "cost": "time, memory and arithmetic of the method",
     "info": "versions, devices, and what ships with the package",
 }
-UNREGISTERED = ("prepare", "info")  # they work without mmseg
+UNREGISTERED = ("prepare", "info")  # they need nothing of mmseg, but for the sample
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

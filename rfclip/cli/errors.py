@@ -26,7 +26,7 @@ def users_error(error: Exception) -> str | None:
 
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return "not enough memory: take a smaller picture or --short-side, fewer classes, or another --device"
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "rfclip").startswith("rfclip"):
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
         return f"the package {error.name} is not installed: pip install it, or rfclip again with all that it needs"
     checked = isinstance(error, _CHECKS) and not isinstance(error, NotImplementedError) and _is_raised_here(error)
     return printable(" ".join(str(error).split())) if checked or isinstance(error, (UserError, OSError)) else None

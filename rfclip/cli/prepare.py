@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import rfclip
 from rfclip.cli.arguments import Help, add_common, words
 
 SAMPLE = """Write the eight benchmarks in miniature, from generated scenes, e.g. into data/sample.
@@ -94,6 +95,8 @@ def _converter(parser: argparse.ArgumentParser, source: str, parts: str) -> argp
 
 def run(args: argparse.Namespace) -> int:
     """Write the data set."""
+    if args.what == "sample":
+        rfclip.register()  # the names of its classes are mmseg's
     module: Any = importlib.import_module(f"rfclip.benchmarks.prepare.{args.what.replace('-', '_')}")
     if args.what == "sample":
         module.make_sample(args.out, args.seed)

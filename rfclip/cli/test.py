@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from rfclip.runs.run import run as run_benchmark
 
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    DictAction([], "cfg_options")(argparse.ArgumentParser(), args, args.cfg_options)  # mmengine's reading of values
+    read = argparse.Namespace()
+    DictAction([], "cfg_options")(argparse.ArgumentParser(), read, args.cfg_options)  # mmengine knows kinds of values
     results = run_benchmark(
         Options(
             args.config,
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             args.work_dir,
             args.out,
             args.show_dir,
-            args.cfg_options,
+            read.cfg_options,
             args.launcher,
             args.resume,
             args.quick_gelu,

@@ -148,8 +148,8 @@ if __name__ == "__main__":
     todo = jobs(Path({str(coco)!r}), out, "val2017")
     sys.exit(status(run(todo, out, 2, read), todo))
 """)
-    line = [sys.executable, "killing.py"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    line, environment = [sys.executable, "killing.py"], {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "000000000001.png: the process that read it was killed" in done.stderr
     assert "Traceback" not in done.stderr
