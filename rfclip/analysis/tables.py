@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 import rfclip.methods.variants  # noqa: F401  (registers the methods that the rows name)
 from rfclip.analysis import charts
-from rfclip.benchmarks.configs import benchmark_config, config_root
+from rfclip.benchmarks.configs import benchmark_config, config_root, listed
 from rfclip.benchmarks.options import Options
 from rfclip.explain import style
 from rfclip.runs.published import published
@@ -68,7 +68,7 @@ class Setting:
 
     Attributes:
         benchmarks: names of benchmarks.
-        model, checkpoint, data_root, quick_gelu, origin: as tools/test.py takes them.
+        model, checkpoint, data_root, quick_gelu, origin: as `rfclip test` takes them.
         limit: measure on the first so many images only; None: all.
     """
 
@@ -83,7 +83,7 @@ class Setting:
 
 def analyses() -> tuple[str, ...]:
     """Names of the tables in configs/analysis."""
-    return tuple(sorted(path.stem for path in (config_root() / "analysis").glob("*.py")))
+    return listed("analysis")
 
 
 def load_analysis(spec: str) -> Analysis:

@@ -167,7 +167,7 @@ def _check_labels(cfg: Config, options: Options) -> None:
     if not (options.out or options.show_dir or cfg.test_evaluator.get("output_dir")):
         raise ValueError(
             "this test set has no labels (no LoadAnnotations, or format_only), so there are no scores: give --out "
-            "FOLDER for its label maps, or take python tools/segment.py FOLDER, which needs no config"
+            "FOLDER for its label maps, or take rfclip segment FOLDER, which needs no config"
         )
     cfg.test_evaluator.format_only = True
     without_labels(cfg)

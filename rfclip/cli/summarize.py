@@ -13,7 +13,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.description = (
         "One table of all <benchmark>/results.json in a work dir; writes summary.json, .csv and .md there."
     )
-    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="with <benchmark>/results.json in it")
     parser.add_argument("--mixed", action="store_true", help="allow several protocols, marked row by row")
     parser.add_argument(
         "--as-expected",

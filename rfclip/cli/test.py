@@ -15,8 +15,10 @@ from rfclip.cli.arguments import share, share_clip
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser.description = "Run a benchmark and write WORK_DIR/<benchmark>/results.json."
-    parser.add_argument("config", type=Path, help="config file, e.g. configs/rfclip/rfclip_vit-b16_voc21.py")
-    parser.add_argument("checkpoint", nargs="?", help="as --pretrained")
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="config file, e.g. configs/rfclip/rfclip_vit-b16_voc21.py"
+    )
+    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="as --pretrained")
     share(parser, "work_dir", work_dir=Path("work_dirs"))
     parser.add_argument("--out", metavar="FOLDER", help="of the predicted label maps (PNG)")
     parser.add_argument("--show-dir", metavar="FOLDER", help="of painted images")
