@@ -21,10 +21,10 @@ def users_error(error: Exception) -> str | None:
     and what a ``raise`` statement of this package says, because that is a check. The same types of errors from
     elsewhere, also from a library that this package called wrongly, are no answer to anything that the user gave.
     """
-    from rfclip.checks import UserError
+    from rfclip.checks import UserError, is_out_of_memory
     from rfclip.io.fonts import printable
 
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+    if is_out_of_memory(error):
         return "not enough memory: take a smaller picture or --short-side, fewer classes, or another --device"
     if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
         return f"the package {error.name} is not installed: pip install it, or rfclip again with all that it needs"

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser.description = "Run the eight benchmarks, end with one table: WORK_DIR/summary.json, .csv and .md."
-    parser.add_argument("--benchmarks", type=benchmarks, help=f"of {','.join(BENCHMARKS)}, by commas (default: all)")
+    parser.add_argument("--benchmarks", default="all", help=f"of {','.join(BENCHMARKS)}, by commas")
     share(parser, "sample", "data_root")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
     share(parser, "method", "pamr", "resume", "work_dir", method="=the config's", work_dir=Path("work_dirs"))
     parser.add_argument("--gpus", type=at_least_one, default=1, metavar="N", help="processes per benchmark")
     args = parser.parse_args(arguments)
-    args.names = args.benchmarks or list(BENCHMARKS)
+    args.names = benchmarks(args.benchmarks or "all")
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
@@ -57,16 +57,17 @@ def run_one(args: argparse.Namespace, benchmark: str) -> str:
     from rfclip.benchmarks.options import build_config
     from rfclip.checks import UserError
     from rfclip.cost.memory import environment
-    from rfclip.runs.run import RESULTS, is_finished
+    from rfclip.runs.run import RESULTS, is_finished, setting_up
 
     options = options_for(args, benchmark)
     try:
-        missing = missing_data(build_config(options).test_dataloader.dataset)
+        with setting_up():
+            missing = missing_data(build_config(options).test_dataloader.dataset)
         if missing is not None:
             return f"skipped: {missing}"
         if args.resume and is_finished(options):
             return "ran: finished and unchanged, not run again"
-    except (UserError, OSError, ValueError) as error:
+    except UserError as error:
         return f"failed: {error}"
     line = command_of(options, args.imports, args.gpus)
     done = subprocess.run(line, env=environment(), stdout=subprocess.DEVNULL, check=False)  # its log is a file too
@@ -93,7 +94,8 @@ def verdict(args: argparse.Namespace, runs: dict[str, str]) -> str | None:
         return f"failed: {', '.join(failed)}"
     if len(skipped) == len(runs):
         return "no benchmark ran: no data; --sample needs none"
-    return f"skipped although asked for: {', '.join(skipped)}" if args.benchmarks and skipped else None
+    asked = args.benchmarks not in ("", "all")
+    return f"skipped although asked for: {', '.join(skipped)}" if asked and skipped else None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import OutOfMemoryError
 
 import rfclip
 from rfclip.checks import UserError, check_whole
@@ -177,7 +178,12 @@ def test_whose_fault_an_error_is() -> None:
     assert users_error(caught(check_whole, "x", -1)) == "x must be a whole number of at least 0, got -1"
     assert users_error(UserError("say\nthis")) == "say this"
     assert "No such file" in (users_error(caught(Path("nowhere").read_text)) or "")
-    assert "not enough memory" in (users_error(MemoryError()) or "")
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate"),
+        OutOfMemoryError("CUDA out of memory."),
+    ):
+        assert "not enough memory" in (users_error(error) or "")
     assert "the package gradoi is not installed" in (users_error(caught(builtins.__import__, "gradoi")) or "")
     in_our_line = caught(sample_world.layout, (8, 8), "x", np.random.default_rng(0))
     assert isinstance(in_our_line, TypeError) and users_error(in_our_line) is None
