@@ -178,11 +178,7 @@ def test_whose_fault_an_error_is() -> None:
     assert users_error(caught(check_whole, "x", -1)) == "x must be a whole number of at least 0, got -1"
     assert users_error(UserError("say\nthis")) == "say this"
     assert "No such file" in (users_error(caught(Path("nowhere").read_text)) or "")
-    for error in (
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate"),
-        OutOfMemoryError("CUDA out of memory."),
-    ):
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: too much"), OutOfMemoryError()):
         assert "not enough memory" in (users_error(error) or "")
     assert "the package gradoi is not installed" in (users_error(caught(builtins.__import__, "gradoi")) or "")
     in_our_line = caught(sample_world.layout, (8, 8), "x", np.random.default_rng(0))
