@@ -8,16 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import OutOfMemoryError
 
 import rfclip
-from rfclip.checks import UserError, check_whole
+from rfclip.checks import UserError, check_grid, check_whole
 from rfclip.cli import VERBS, main, parse
 from rfclip.cli.arguments import _SHARED
 from rfclip.cli.errors import users_error
-from rfclip.io import sample_world
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "mmseg", "mmcv", "mmengine", "numpy", "scipy", "matplotlib", "open_clip", "cv2", "PIL"}
@@ -181,7 +179,7 @@ def test_whose_fault_an_error_is() -> None:
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: too much"), OutOfMemoryError()):
         assert "not enough memory" in (users_error(error) or "")
     assert "the package gradoi is not installed" in (users_error(caught(builtins.__import__, "gradoi")) or "")
-    in_our_line = caught(sample_world.layout, (8, 8), "x", np.random.default_rng(0))
+    in_our_line = caught(check_grid, 5, (1, 1))  # a TypeError of len(5), and no check's
     assert isinstance(in_our_line, TypeError) and users_error(in_our_line) is None
     assert users_error(caught(int, "x")) is None
     assert users_error(caught(builtins.__import__, "rfclip.nothing")) is None
