@@ -49,6 +49,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="MIT",
+    entry_points={"console_scripts": ["rfclip = rfclip.cli:main"]},
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["rfclip", "rfclip.*"]),
     package_data={"rfclip": ["py.typed", "data/*", "data/**/*", "explain/*.html", "demo/*.html"]},

@@ -19,6 +19,16 @@ T = TypeVar("T")
 _SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # what fp32 holds, in which settings meet tensors
 
 
+class UserError(Exception):
+    """Something that the user can put right; the message is one sentence that says what and how."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was too little: Python's, a GPU's, or what torch says in a plain RuntimeError (CPU, MPS)."""
+    plain = isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))
+    return plain or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, a GPU's
+
+
 def shown(value: object) -> str:
     r"""``value`` for an error message: escaped, on one line, and not longer than 80 characters.
 

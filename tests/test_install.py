@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.fileio import load as load_yaml
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 NEEDED = (
@@ -22,7 +26,10 @@ NEEDED = (
     "rfclip/data/vocabularies/voc21.json",
     "rfclip/data/templates/imagenet80.json",
     "rfclip/methods/baselines.py",
+    "rfclip/benchmarks/prepare/sample.py",
+    "rfclip/cli/eval_all.py",
 )
+HEAVY = ("torch", "mmseg", "mmcv", "mmengine", "numpy", "matplotlib", "open_clip", "PIL")
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +79,58 @@ def test_the_index_of_models_names_every_config() -> None:
     configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/rfclip").glob("*.py")}
     assert {model["Config"] for model in models} == configs
     assert all(model["Name"] == Path(model["Config"]).stem for model in models)
+
+
+@pytest.fixture(scope="module")
+def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """command(folder, *arguments, python=()): the console script of an installed wheel, away from the checkout."""
+    site = tmp_path_factory.mktemp("site")
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", f"--target={site}", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, timeout=600)
+    environment = {**os.environ, "PYTHONPATH": str(site), "RFCLIP_CACHE": str(site / "cache")}
+
+    def run(folder: Path, *arguments: str, python: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, *python, str(site / "bin/rfclip"), *arguments]
+        return subprocess.run(
+            line, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    return run
+
+
+def test_the_console_script_answers_before_anything_heavy(command: Callable[..., Any], tmp_path: Path) -> None:
+    for arguments in (["--help"], ["segment", "--help"], ["prepare", "sample", "--help"]):
+        done = command(tmp_path, *arguments, python=["-X", "importtime"])
+        assert done.returncode == 0 and "usage: rfclip" in done.stdout
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert "rfclip.cli" in imported and not imported & set(HEAVY)
+
+
+def test_an_installed_wheel_segments(command: Callable[..., Any], tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60), "green").save(tmp_path / "a.png")
+    done = command(tmp_path, "segment", "a.png", "--classes=grass,sky", "--model=tiny", "--short-side=64")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "segmented").iterdir()) == [
+        "a.json",
+        "a_labels.png",
+        "a_overlay.png",
+    ]
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_every_command(command: Callable[..., Any], tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60), "green").save(tmp_path / "a.png")
+    for line in (
+        ["explain", "a.png", "--classes=grass,sky", "--model=tiny", "--short-side=64", "--plots=budget"],
+        ["prepare", "sample", "mine"],
+        ["eval-all", "--sample", "--benchmarks=voc20"],
+        ["eval-all", "--sample", "--benchmarks=voc20", "--resume", "--gpus=2"],
+        ["summarize", "work_dirs"],
+        ["compare", "--sample", "--methods=mean_kk,paper", "--benchmarks=voc20", "--limit=1", "--work-dir=both"],
+        ["info"],
+    ):
+        done = command(tmp_path, *line)
+        assert done.returncode == 0, (line, done.stderr)
+    for name in ("explained/a.html", "mine/sample.json", "work_dirs/voc20/results.json", "work_dirs/summary.md"):
+        assert (tmp_path / name).is_file()
+    assert {path.name for path in (tmp_path / "both").glob("table.*")} == {"table.json", "table.csv", "table.md"}

@@ -1,8 +1,13 @@
-"""What every tool imports first: this checkout's rfclip, installed or not, and before anything of mmseg."""
+"""What the scripts of this folder share: the command of this very checkout, installed or not."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import rfclip  # noqa: F401  (from that path; it lets mmseg import without a compiled mmcv)
+from rfclip.cli import main
+
+
+def run(*verb: str) -> None:
+    """Run a verb of the command with the options of the script, and end with its exit status."""
+    sys.exit(main([*verb, *sys.argv[1:]]))

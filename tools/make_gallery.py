@@ -7,14 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _checkout  # noqa: F401  (finds this checkout, before mmseg)
+import _checkout  # noqa: F401  (finds this checkout)
 import numpy as np
 import torch
 from sklearn.datasets import load_sample_image
 
+import rfclip
 from rfclip.analysis.calibration import calibrated, write_report
 from rfclip.analysis.observations import observe, write_observation
-from rfclip.benchmarks.options import add_clip_options
+from rfclip.cli.arguments import share_clip
 from rfclip.explain import examine, style
 from rfclip.explain.figures import PLOTS, draw
 from rfclip.io import sample_world
@@ -42,11 +43,10 @@ TINY = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write every picture, and README.md with all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny", help="open_clip name, model-config JSON, 'auto' or 'tiny'")
-    parser.add_argument("--pretrained", help="open_clip tag or weights file")
-    add_clip_options(parser)
+    share_clip(parser, "tiny", "=openai")
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args(arguments)
+    rfclip.register()
     segmenter = OpenVocabSegmenter(
         args.model,
         args.pretrained or "openai",

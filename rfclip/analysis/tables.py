@@ -15,7 +15,7 @@ import numpy as np
 from mmengine.config import Config
 
 from rfclip.analysis import charts
-from rfclip.benchmarks.configs import benchmark_config, config_root
+from rfclip.benchmarks.configs import benchmark_config, config_root, listed
 from rfclip.benchmarks.options import Options
 from rfclip.explain import style
 from rfclip.io.atomic import write_whole
@@ -72,7 +72,7 @@ class Setting:
 
     Attributes:
         benchmarks: names of benchmarks.
-        model, checkpoint, data_root, quick_gelu, origin: as tools/test.py takes them.
+        model, checkpoint, data_root, quick_gelu, origin: as `rfclip test` takes them.
         limit: measure on the first so many images only; None: all.
     """
 
@@ -87,7 +87,7 @@ class Setting:
 
 def analyses() -> tuple[str, ...]:
     """Names of the tables in configs/analysis."""
-    return tuple(sorted(path.stem for path in (config_root() / "analysis").glob("*.py")))
+    return listed("analysis")
 
 
 def load_analysis(spec: str) -> Analysis:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from rfclip.data import PACKAGE
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
@@ -25,6 +23,11 @@ def config_root() -> Path:
     raise FileNotFoundError(
         f"no configs beside or inside {package}: install rfclip with pip, or run it from a full checkout"
     )
+
+
+def listed(folder: str) -> tuple[str, ...]:
+    """Names of the configs in a folder of :func:`config_root`, sorted, without suffix."""
+    return tuple(sorted(path.stem for path in (config_root() / folder).glob("*.py")))
 
 
 def benchmark_config(benchmark: str) -> Path:
@@ -50,4 +53,6 @@ def config(benchmark: str) -> dict[str, Any]:
     Raises:
         ValueError: Another name.
     """
+    from mmengine.config import Config  # here, so that the command reads the names of the benchmarks at once
+
     return Config.fromfile(benchmark_config(benchmark)).model.to_dict()

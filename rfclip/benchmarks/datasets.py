@@ -62,7 +62,7 @@ class COCOObjectDataset(BaseSegDataset):
 
     Args:
         img_suffix: Suffix of the images.
-        seg_map_suffix: Suffix of the masks that datasets/cvt_coco_object.py writes.
+        seg_map_suffix: Suffix of the masks that `rfclip prepare coco-object` writes.
         **kwargs: Further arguments of mmseg's BaseSegDataset.
     """
 

@@ -20,7 +20,7 @@ WIDEST_OUTLINES = 0.1
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 SCAN, END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG: pixels follow, and the end; neither occurs among the pixels
 READ_ERRORS: tuple[type[Exception], ...] = (*DAMAGE, MemoryError, Image.DecompressionBombError)
-AGAIN = "make the sample again: remove it, then python datasets/make_sample.py"
+AGAIN = "make the sample again: remove it, then rfclip prepare sample"
 
 
 @dataclass(frozen=True)

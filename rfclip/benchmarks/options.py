@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -106,26 +105,6 @@ def build_config(options: Options) -> Config:
     return cfg
 
 
-def add_clip_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a weights file does not: its activation and who trained it."""
-    parser.add_argument(
-        "--quick-gelu", type=_yes_or_no, metavar="yes|no", help="the activation, where a file is silent"
-    )
-    parser.add_argument("--origin", help="who trained the weights of a file, e.g. openai")
-
-
-def clip_command(options: Options) -> list[str]:
-    """The same options as a command line gives them, for a process of its own."""
-    quick_gelu = [] if options.quick_gelu is None else [f"--quick-gelu={'yes' if options.quick_gelu else 'no'}"]
-    return quick_gelu + ([] if options.origin is None else [f"--origin={options.origin}"])
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise argparse.ArgumentTypeError(f"give yes or no, got {text!r}")
-    return text == "yes"
-
-
 def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:
     """Merge entries by dotted key; `test_pipeline`, a copy for mmseg's inferencers, stays that of the data set.
 
@@ -188,7 +167,7 @@ def _check_labels(cfg: Config, options: Options) -> None:
     if not (options.out or options.show_dir or cfg.test_evaluator.get("output_dir")):
         raise ValueError(
             "this test set has no labels (no LoadAnnotations, or format_only), so there are no scores: give --out "
-            "FOLDER for its label maps, or take python tools/segment.py FOLDER, which needs no config"
+            "FOLDER for its label maps, or take rfclip segment FOLDER, which needs no config"
         )
     cfg.test_evaluator.format_only = True
     without_labels(cfg)

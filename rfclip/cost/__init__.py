@@ -1,4 +1,4 @@
 """What the method costs: time, memory and arithmetic, each beside the same tower without the method.
 
-`tools/benchmark.py` prints it; docs/COST.md says how it is measured.
+`rfclip cost` prints it; docs/COST.md says how it is measured.
 """

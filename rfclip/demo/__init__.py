@@ -1,1 +1,1 @@
-"""A page on this machine in which pictures are segmented with any words; started by tools/demo.py."""
+"""A page on this machine in which pictures are segmented with any words; started by `rfclip demo`."""

@@ -115,7 +115,7 @@ def _check_size(image: np.ndarray, vocabulary: Vocabulary) -> None:
     if height * width * len(vocabulary.names) > MOST_VALUES:
         raise ValueError(
             f"{len(vocabulary.names)} classes on {width} x {height} pixels need too much memory for this page: "
-            "name fewer, take a smaller picture, or use tools/segment.py"
+            "name fewer, take a smaller picture, or use rfclip segment"
         )
 
 
@@ -131,7 +131,7 @@ def read_words(words: str, background: str) -> Vocabulary:
     if len(words) > MOST_CHARACTERS:
         raise ValueError(f"these are {len(words)} characters, and the page takes {MOST_CHARACTERS}: name fewer things")
     if words.lower().endswith((".json", ".txt")):
-        raise ValueError("the page reads no vocabulary files: type the words, or use tools/segment.py")
+        raise ValueError("the page reads no vocabulary files: type the words, or use rfclip segment")
     if background not in BACKGROUNDS:
         raise ValueError(f"background is one of {', '.join(BACKGROUNDS)}, got {background!r}")
     typed = load_vocabulary(words if words in shipped_vocabularies() else parse_classes(words))
@@ -168,7 +168,7 @@ def _check_file(path: Path) -> None:
     if width * height > MOST_PIXELS:
         raise ValueError(
             f"{path.name} has {width} x {height} pixels, and the page takes {MOST_PIXELS // 10**6} million: "
-            "make a smaller copy, or use tools/segment.py"
+            "make a smaller copy, or use rfclip segment"
         )
 
 

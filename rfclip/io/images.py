@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import struct
 import zlib
@@ -21,15 +20,6 @@ from rfclip.io.eight_bits import FULL, ORIENTATION, Samples, to_rgb
 from rfclip.io.formats import NotReadError, is_raw, open_picture, read_head
 
 LONG_SIDE = 2048  # pixels; no side becomes longer, whatever the short side is
-
-SHORT_SIDE_HELP = (
-    "pixels to which the short side is resized for the network (%(default)s); less where the long side would become "
-    f"longer than {LONG_SIDE}, which is said"
-)
-BANDS_HELP = (
-    "which bands of the file, counted from 1, are red, green and blue, as in 3,2,1; or one, to be shown as grey; "
-    "transparency is then left out. Default: the first three"
-)
 
 # What Pillow raises on damaged files. It documents OSError alone, but its decoders are many and parse what they find
 # with plain Python, so that a wrong byte surfaces as whatever that line of code raises: RuntimeError (AVIF, DDS),
@@ -144,16 +134,6 @@ def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
     if len(chosen) not in (1, 3) or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in chosen):
         raise ValueError(f"bands are three whole numbers from 1 on, such as 3,2,1, or one, got {bands!r}")
     return tuple(number - 1 for number in chosen)
-
-
-def parse_bands(text: str) -> tuple[int, ...]:
-    """'3,2,1' -> (3, 2, 1), for argparse."""
-    try:
-        numbers = tuple(map(int, text.split(",")))
-        check_bands(numbers)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} are no bands: give three from 1 on, as in 3,2,1, or one") from error
-    return numbers
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

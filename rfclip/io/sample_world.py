@@ -1,6 +1,6 @@
 """A small world of generated scenes in which every class name has its own look.
 
-The sample benchmarks (datasets/make_sample.py), the training scenes of the tiny CLIP
+The sample benchmarks (rfclip prepare sample), the training scenes of the tiny CLIP
 (tools/train_tiny_clip.py) and the default calibration images are all drawn from it. A *look* is a pair of
 colours and a stripe pattern fine enough to be told within one 16 x 16 patch; a *scene* is a plane divided into
 regions, each filled with one look, with a few *glints* (small bright spots that belong to no class) on top.

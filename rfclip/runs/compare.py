@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -155,6 +157,22 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         beside = ([row["method"], *(str(row["mIoU"].get(name, "-")) for name in known)] for row in published()["main"])
         parts += [f"{HEADING}:\n", tables.markdown(["method", *known], beside)]
     return "\n".join(parts)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as comma-separated values; each number of a difference has a column of its own."""
+    lines = [
+        {
+            **{key: value for key, value in row.items() if key != "difference"},
+            **{f"difference_{key}": value for key, value in (row["difference"] or {}).items()},
+        }
+        for row in rows
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, dict.fromkeys(key for line in lines for key in line), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
 
 
 def footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

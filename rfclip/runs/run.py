@@ -24,6 +24,7 @@ from rfclip.benchmarks.datasets import CheckedPipeline, words
 from rfclip.benchmarks.listing import check_vocabulary, list_dataset, unread
 from rfclip.benchmarks.options import Options, benchmark_name, build_config
 from rfclip.benchmarks.test_set import data_root, named_infos, part_configs, parts, run_files
+from rfclip.checks import UserError
 from rfclip.io.atomic import write_whole
 from rfclip.runs.alarms import alarms
 from rfclip.runs.areas import AreaLog, DataError, ImageAreas
@@ -49,17 +50,13 @@ PATIENCE = 15  # seconds; the data loader's workers of a killed run hold its loc
 _SETUP_ERRORS = (OSError, ValueError, TypeError, LookupError, ImportError, SyntaxError, AttributeError, AssertionError)
 
 
-class UserError(Exception):
-    """Something that the user can put right; the message is one sentence that says what and how."""
-
-
 def is_finished(options: Options) -> bool:
     """Whether the work dir holds results of exactly these settings, weights, code and data.
 
     Raises:
         UserError: As :func:`run`, as far as this needs no model.
     """
-    with _setup():
+    with setting_up():
         cfg = build_config(options)
         log = AreaLog(options.work_dir / benchmark_name(cfg), decisive_facts(cfg, options.overrides())["identity"])
         dataset = list_dataset(cfg)
@@ -76,7 +73,7 @@ def run(options: Options) -> Mapping[str, Any]:
     Raises:
         UserError: Something is missing, does not fit, or cannot be read or written.
     """
-    with _setup():
+    with setting_up():
         if options.launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")  # mmengine's own way asks for a CUDA device
         cfg = build_config(options)
@@ -89,7 +86,7 @@ def run(options: Options) -> Mapping[str, Any]:
 
 
 def _run_alone(cfg: Config, dataset: Any, facts: Facts, folder: Path, options: Options) -> Mapping[str, Any]:
-    with _setup():
+    with setting_up():
         log, files = AreaLog(folder, facts["identity"]), _files(cfg, dataset, options)
         finished = _prepare(log, dataset, cfg, files, options.resume)
         if finished is not None:
@@ -121,7 +118,7 @@ def _alone(folder: Path) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    with _setup():
+    with setting_up():
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         _acquire(lock, folder)
@@ -279,7 +276,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _setup() -> Iterator[None]:
+def setting_up() -> Iterator[None]:
     """Errors while a run is put together are about what the user gave: pass their sentence on."""
     try:
         yield

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
+from rfclip.checks import is_out_of_memory
 from rfclip.io.fonts import printable
 from rfclip.io.images import sentence
 from rfclip.io.paths import without_paths
@@ -31,7 +31,6 @@ from rfclip.words.vocabulary import Vocabulary
 
 Say = Callable[[str], object]
 TABLE = "summary.csv"
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # what torch says in a plain RuntimeError: CPU, MPS
 # errors that come of the name of one result, so that the next picture may do better
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
@@ -221,6 +220,6 @@ def _sentence(picture: Picture, error: Exception, done: int) -> str:
         if error.errno in _NAME_ERRORS:
             return f"{picture.path}: its result cannot be written: {error}"
         raise OSError(f"{picture.path}: its result cannot be written: {error}; results finished: {done}") from error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return f"{picture.path}: not enough memory for a picture of this size; make a smaller copy"
     raise error

@@ -1,7 +1,6 @@
-"""Planted channels are found, exactly; halves; the files of the report; tools/calibrate.py."""
+"""Planted channels are found, exactly; halves; the files of the report; rfclip calibrate."""
 
 import csv
-import importlib
 import json
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from PIL import Image
 
 from rfclip.analysis import charts
 from rfclip.analysis.calibration import add_to_data_file, calibrated, write_report
+from rfclip.cli import main
 from rfclip.clip.loader import load_clip
 from rfclip.io.sample_world import calibration_images
 from rfclip.methods import distraction as calibrate
 
-TOOLS = Path(__file__).parents[2] / "tools"
 PLANTED = (5, 23)  # of the fixture clip_files
 
 
@@ -96,11 +95,9 @@ def test_the_plot_marks_the_chosen_channels():
 
 @pytest.fixture
 def run(clip_files, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.chdir(tmp_path)
-    tool = importlib.import_module("calibrate")
     model = [f"--model={clip_files['model']}", f"--pretrained={clip_files['pretrained']}"]
-    return lambda *arguments: tool.main([*map(str, arguments), *model])
+    return lambda *arguments: main(["calibrate", *map(str, arguments), *model])
 
 
 def test_tool_on_a_folder(run, tmp_path, capsys, scenes):

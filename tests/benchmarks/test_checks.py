@@ -1,6 +1,5 @@
 """The check of a benchmark's files: a sound data set, and one planted fault at a time."""
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from PIL import Image
 
 from rfclip.benchmarks.checks import Report, check
 from rfclip.benchmarks.configs import BENCHMARKS
+from rfclip.cli import check_data
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("000001", "000002")
@@ -281,13 +281,10 @@ def test_as_a_program(data: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_what_the_system_refuses_to_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    tool = importlib.import_module("check_data")
-
     def refuse(*arguments: object) -> Report:
         raise PermissionError(13, "Permission denied", "data/VOCdevkit")
 
-    monkeypatch.setattr(tool, "check", refuse)
-    text = tool.lines(tool.checked("voc21", None), most=5)
+    monkeypatch.setattr("rfclip.benchmarks.checks.check", refuse)
+    text = check_data.lines(check_data.checked("voc21", None), most=5)
     assert text[0] == "voc21 (data): 1 finding"
     assert "Permission denied: 'data/VOCdevkit'; let it be readable" in text[1]

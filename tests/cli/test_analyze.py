@@ -1,14 +1,13 @@
-"""tools/analyze.py and tools/audit_vocabulary.py on two small pictures in VOC's layout and a small random CLIP."""
+"""rfclip analyze and rfclip audit on two small pictures in VOC's layout and a small random CLIP."""
 
 import csv
-import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-TOOLS = Path(__file__).parents[2] / "tools"
+from rfclip.cli import main
 
 
 @pytest.fixture
@@ -29,8 +28,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def tool(clip_files, data, monkeypatch, tmp_path):
-    """tool(name, *arguments) -> exit status."""
-    monkeypatch.syspath_prepend(str(TOOLS))
+    """tool(verb, *arguments) -> exit status."""
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("rfclip.plugin.segmentor.load_templates", lambda spec: ("a {}.",))
     monkeypatch.setattr("rfclip.methods.distraction.SCENES", 4)
@@ -38,7 +36,7 @@ def tool(clip_files, data, monkeypatch, tmp_path):
     model = [f"--model={clip_files['model']}", f"--checkpoint={clip_files['pretrained']}", f"--data-root={data}"]
 
     def call(name, *arguments):
-        return importlib.import_module(name).main([*map(str, arguments), *model, "--out=out"])
+        return main([name, *map(str, arguments), *model, "--out=out"])
 
     return call
 
@@ -76,7 +74,7 @@ def test_consistency(tool):
 def test_audit(tool, tmp_path, capsys):
     own = tmp_path / "mine.txt"
     own.write_text("wall, floor\n" + "".join(f"thing {i}\n" for i in range(20)))
-    assert tool("audit_vocabulary", "--vocabulary", own, "--limit=1", "--keep-all-names") == 0
+    assert tool("audit", "--vocabulary", own, "--limit=1", "--keep-all-names") == 0
     rows = read("audit_voc21.csv")
     assert {"IoU_published_%", "IoU_clean_%", "IoU_plain_%", "IoU_mine_%"} <= set(rows[0])
     assert [row["kind"] for row in rows].count("class") == 21
@@ -90,7 +88,7 @@ def test_audit(tool, tmp_path, capsys):
         (["analyze", "nothing"], "no analysis 'nothing'; there are ablation"),
         (["analyze", "attention", "--benchmarks=voc"], "no benchmark 'voc'"),
         (["analyze", "attention", "--benchmarks=ade20k"], "ade"),
-        (["audit_vocabulary", "--vocabulary=no.txt"], "no.txt not found"),
+        (["audit", "--vocabulary=no.txt"], "no.txt not found"),
     ],
 )
 def test_errors_are_one_sentence(tool, capsys, arguments, message):

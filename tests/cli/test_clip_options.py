@@ -1,13 +1,14 @@
 """Whose weights a file holds and which activation they have can be said to every command."""
 
-import importlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rfclip.benchmarks.options import Options, build_config, clip_command
+from rfclip.benchmarks.options import Options, build_config
+from rfclip.cli import main, parse
+from rfclip.cli.processes import command_of
 from rfclip.runs.manifest import decisive_facts
 from rfclip.segment.api import OpenVocabSegmenter
 
@@ -21,39 +22,31 @@ NEEDED = {
 }
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    """tool(name): a command, as a module."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return importlib.import_module
-
-
 @pytest.mark.parametrize(
     "name",
-    ["segment", "explain", "demo", "calibrate", "analyze", "audit_vocabulary", "test", "eval_all", "compare"],
+    ["segment", "explain", "demo", "calibrate", "analyze", "audit", "test", "eval-all", "compare"],
 )
-def test_every_command_takes_them(name, tool, monkeypatch, capsys):
-    def parse(*arguments):
-        monkeypatch.setattr("sys.argv", [name, *NEEDED.get(name, []), *arguments])
-        return tool(name).parse()
+def test_every_command_takes_them(name, capsys):
+    def read(*arguments):
+        return parse([name, *NEEDED.get(name, []), *arguments])[1]
 
-    assert (parse().quick_gelu, parse().origin) == (None, None)
-    told = parse("--quick-gelu=no", "--origin=openai")
+    assert (read().quick_gelu, read().origin) == (None, None)
+    told = read("--quick-gelu=no", "--origin=openai")
     assert (told.quick_gelu, told.origin) == (False, "openai")
-    assert parse("--quick-gelu=yes").quick_gelu is True
+    assert read("--quick-gelu=yes").quick_gelu is True
     with pytest.raises(SystemExit):
-        parse("--quick-gelu=false")
+        read("--quick-gelu=false")
     assert "give yes or no, got 'false'" in capsys.readouterr().err
 
 
 def test_they_are_passed_on_to_a_process_of_its_own():
     config = ROOT / "configs/rfclip/rfclip_vit-b16_voc21.py"
-    assert clip_command(Options(config)) == []
-    assert clip_command(Options(config, quick_gelu=True)) == ["--quick-gelu=yes"]
-    assert clip_command(Options(config, quick_gelu=False, origin="me")) == ["--quick-gelu=no", "--origin=me"]
+    plain = command_of(Options(config), [])
+    assert command_of(Options(config, quick_gelu=True), []) == [*plain, "--quick-gelu=yes"]
+    assert command_of(Options(config, quick_gelu=False, origin="me"), []) == [*plain, "--quick-gelu=no", "--origin=me"]
 
 
-def test_they_reach_the_clip(tool, clip_files, tmp_path, monkeypatch, capsys):
+def test_they_reach_the_clip(clip_files, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     model = [f"--model={clip_files['model']}", f"--pretrained={clip_files['pretrained']}", f"--out={tmp_path / 'out'}"]
     loaded = []
@@ -62,9 +55,8 @@ def test_they_reach_the_clip(tool, clip_files, tmp_path, monkeypatch, capsys):
         loaded.append(clip)
         raise ValueError("that is enough")
 
-    calibrate = tool("calibrate")
-    monkeypatch.setattr(calibrate, "calibrated", calibrated)
-    assert calibrate.main([*model, "--quick-gelu=no", "--origin=me"]) == 1
+    monkeypatch.setattr("rfclip.analysis.calibration.calibrated", calibrated)
+    assert main(["calibrate", *model, "--quick-gelu=no", "--origin=me"]) == 1
     assert "that is enough" in capsys.readouterr().err
     assert (loaded[0].activation, loaded[0].origin) == ("GELU", "me")
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
+from rfclip.cli import main
 from tests.runs.test_summary import result
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = {
     "VOCdevkit/VOC2012": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt"),
     "ade/ADEChallengeData2016": ("images/validation", "annotations/validation"),
@@ -24,25 +22,18 @@ FOLDERS = {
 
 
 @pytest.fixture
-def eval_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """The tool as a module, in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("eval_all")
-
-
-@pytest.fixture
-def call(eval_all: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, list[list[str]]]]:
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, list[list[str]]]]:
     """call(arguments, failing=()) -> exit status, commands; a command writes results unless it fails."""
+    monkeypatch.chdir(tmp_path)
 
-    def run(arguments: list[str], failing: tuple[str, ...] = ()) -> tuple[object, list[list[str]]]:
+    def run(arguments: list[str], failing: tuple[str, ...] = ()) -> tuple[int, list[list[str]]]:
         commands = []
 
         def stand_in(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
             commands.append(line)
-            name = next((name for name in BENCHMARKS if str(benchmark_config(name)) in line), None)
-            if name is None or name in failing:
-                return subprocess.CompletedProcess(line, 1 if name else 0)
+            name = next(name for name in BENCHMARKS if str(benchmark_config(name)) in line)
+            if name in failing:
+                return subprocess.CompletedProcess(line, 1)
             content = result(name)
             content["manifest"]["time"] = {"images": 3, "seconds": 1.5}
             folder = Path("work_dirs") / name
@@ -50,13 +41,8 @@ def call(eval_all: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             (folder / "results.json").write_text(json.dumps({**content, "expected": None}))
             return subprocess.CompletedProcess(line, 0)
 
-        monkeypatch.setattr(eval_all.subprocess, "run", stand_in)
-        monkeypatch.setattr(sys, "argv", ["eval_all.sh", *arguments])
-        try:
-            eval_all.main()
-        except SystemExit as stop:
-            return stop.code, commands
-        return 0, commands
+        monkeypatch.setattr("rfclip.cli.eval_all.subprocess.run", stand_in)
+        return main(["eval-all", *arguments]), commands
 
     return run
 
@@ -74,8 +60,10 @@ def test_without_data_nothing_runs_and_the_sample_is_named(
     call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, commands = call([])
-    assert "no benchmark ran" in status and "--sample" in status and commands == []
-    assert "voc21: skipped: data/VOCdevkit/VOC2012 not found: see datasets/README.md" in capsys.readouterr().out
+    assert status == 1 and commands == []
+    said = capsys.readouterr()
+    assert said.err == "error: no benchmark ran: no data; --sample needs none\n"
+    assert "voc21: skipped: data/VOCdevkit/VOC2012 not found: see datasets/README.md" in said.out
 
 
 def test_what_has_no_data_is_skipped_and_the_rest_tabulated(
@@ -90,17 +78,23 @@ def test_what_has_no_data_is_skipped_and_the_rest_tabulated(
     assert "voc20: ran: mIoU 50.00, 3 images in 1.5 s" in printed and "published*" in printed
 
 
-def test_a_benchmark_that_was_asked_for_may_not_be_skipped(call: Callable[..., Any]) -> None:
+def test_a_benchmark_that_was_asked_for_may_not_be_skipped(
+    call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     make_data(Path("data"))
     assert call(["--benchmarks", "voc21"])[0] == 0
-    assert call(["--benchmarks", "voc21,cityscapes"])[0] == "error: skipped although asked for: cityscapes"
-    assert call(["--benchmarks", "voc12"])[0] == 2
+    assert call(["--benchmarks", "voc21,cityscapes"])[0] == 1
+    assert "error: skipped although asked for: cityscapes" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        call(["--benchmarks", "voc12"])
+    assert stopped.value.code == 2
 
 
-def test_it_goes_on_after_a_failure(call: Callable[..., Any]) -> None:
+def test_it_goes_on_after_a_failure(call: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     make_data(Path("data"))
     status, commands = call([], failing=("voc21",))
-    assert status == "error: failed: voc21" and len(commands) == 3
+    assert status == 1 and len(commands) == 3
+    assert "error: failed: voc21" in capsys.readouterr().err
     summary = json.loads(Path("work_dirs/summary.json").read_text())
     assert [row["benchmark"] for row in summary["rows"]] == ["voc20", "ade20k"]
     assert summary["runs"]["voc21"].startswith("failed with exit status 1, log in work_dirs")
@@ -120,30 +114,42 @@ def test_options_are_passed_on(call: Callable[..., Any]) -> None:
     status, commands = call([*options, "--benchmarks=ade20k"])
     assert status == 0
     config = str(benchmark_config("ade20k"))
-    assert commands[0][1:4] == [str(ROOT / "tools/test.py"), config, "w.pt"]
-    assert commands[0][4:] == [
-        "--work-dir=work_dirs", "--model=auto", "--profile=release", "--data-root=d", "--pamr",
+    assert commands[0] == [
+        sys.executable, "-m", "rfclip", "test", config,
+        "--work-dir=work_dirs", "--model=auto", "--pretrained=w.pt", "--method=release", "--data-root=d", "--pamr",
     ]  # fmt: skip
     _, commands = call([*options[:1], "--benchmarks=ade20k", "--quick-gelu=no", "--origin=me"])
     assert commands[0][-2:] == ["--quick-gelu=no", "--origin=me"]
+    _, commands = call([*options[:1], "--benchmarks=ade20k", "--import=json"])
+    assert "--import=json" in commands[0]
     _, commands = call([*options[:1], "--benchmarks=ade20k", "--gpus=2"])
-    assert commands[0][:5] == ["bash", str(ROOT / "tools/dist_test.sh"), config, "none", "2"]
+    assert commands[0][:6] == [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+    ]
+    assert commands[0][6:9] == ["rfclip", "test", config] and "--launcher=pytorch" in commands[0]
 
 
-def test_sample_is_made_where_it_is_missing_and_takes_the_tiny_clip(call: Callable[..., Any]) -> None:
-    _, commands = call(["--sample"])
-    assert commands[0][1:] == [str(ROOT / "datasets/make_sample.py"), "data/sample"]
+def test_sample_is_made_where_it_is_missing_and_takes_the_tiny_clip(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr("rfclip.benchmarks.prepare.sample.make_sample", lambda folder, say: made.append(folder))
+    call(["--sample"])
     make_data(Path("mine"))
     _, commands = call(["--sample", "--data-root=mine", "--benchmarks=voc20"])
+    assert made == [Path("data/sample")]
     assert len(commands) == 1 and "--model=tiny" in commands[0] and "--data-root=mine" in commands[0]
 
 
-def test_resume_skips_what_is_finished(
-    call: Callable[..., Any], eval_all: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_skips_what_is_finished(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     make_data(Path("data"))
     call(["--benchmarks=voc20"])
-    monkeypatch.setattr(eval_all, "is_finished", lambda options: "voc20" in str(options.config))
+    monkeypatch.setattr("rfclip.runs.run.is_finished", lambda options: "voc20" in str(options.config))
     status, commands = call(["--benchmarks=voc20,voc21", "--resume"])
     assert status == 0 and len(commands) == 1 and "--resume" in commands[0]
     summary = json.loads(Path("work_dirs/summary.json").read_text())

@@ -1,7 +1,6 @@
-"""tools/explain.py on small pictures and a small random CLIP."""
+"""rfclip explain on small pictures and a small random CLIP."""
 
 import html
-import importlib
 import os
 from pathlib import Path
 
@@ -9,20 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rfclip.cli import main
+from rfclip.cli.explain import PLOTS
 from rfclip.clip.tiny import DRAWN_WORLD_ONLY
-
-TOOLS = Path(__file__).parents[2] / "tools"
+from rfclip.explain import figures
 
 
 @pytest.fixture
 def run(clip_files, monkeypatch, tmp_path):
     """run(*arguments) -> exit status."""
-    monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.setenv("RFCLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    tool = importlib.import_module("explain")
     model = [f"--model={clip_files['model']}", f"--pretrained={clip_files['pretrained']}"]
-    return lambda *arguments: tool.main([*map(str, arguments), *model, "--short-side=48", "--device=cpu"])
+    return lambda *arguments: main(["explain", *map(str, arguments), *model, "--short-side=48", "--device=cpu"])
 
 
 @pytest.fixture
@@ -109,9 +107,8 @@ def test_the_note_on_a_picture_is_on_its_page(run, tmp_path):
 
 def test_the_tiny_clip_says_once_what_it_knows_and_on_every_page(run, photo, tmp_path, capsys):
     Image.new("RGB", (80, 60), "green").save(tmp_path / "b.png")
-    tool = importlib.import_module("explain")
     arguments = ["--classes", "sky", "--out", "out", "--plots", "budget", "--method", "mean_kk", "--model", "tiny"]
-    assert tool.main([str(photo), "b.png", *arguments, "--short-side=48", "--device=cpu"]) == 0
+    assert main(["explain", str(photo), "b.png", *arguments, "--short-side=48", "--device=cpu"]) == 0
     assert capsys.readouterr().out.count(DRAWN_WORLD_ONLY) == 1
     pages = [path.read_text() for path in Path("out").glob("*.html")]
     assert len(pages) == 2 and all(DRAWN_WORLD_ONLY in page for page in pages)
@@ -140,3 +137,4 @@ def test_help_names_the_plots(run, capsys):
     with pytest.raises(SystemExit):
         run("--help")
     assert "stripes: attention received" in " ".join(capsys.readouterr().out.split())
+    assert {name: plot.title for name, plot in figures.PLOTS.items()} == PLOTS

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from rfclip import methods
+from rfclip.cli import main
 from rfclip.cost import flops, memory, precision, run, speed, timing
 from rfclip.cost.bench import QUICK, QUICK_MODEL, Bench, plain
 from rfclip.cost.report import Report
@@ -26,7 +25,6 @@ from rfclip.cost.weights import (
 )
 from rfclip.normalized_cut import fiedler_vector
 
-TOOLS = Path(__file__).parents[2] / "tools"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 
@@ -192,20 +190,15 @@ def test_row_names() -> None:
         run.row_names("speed,fast")
 
 
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("benchmark")
-
-
 def test_the_tool_writes_tables_and_json(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flops, "SIZES", ((64, 64),))
     threads = torch.get_num_threads()
     rows = "dense-windows,precision-speed,cost-ViT-B-16"
-    tool.main(["--quick", "--rows", rows, "--repeats=2", f"--threads={threads}", "--json=b.json", "--markdown=b.md"])
+    files = ["--json=b.json", "--markdown=b.md"]
+    assert main(["cost", "--quick", "--rows", rows, "--repeats=2", f"--threads={threads}", *files]) == 0
     text = (tmp_path / "b.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     for phrase in ("QUICK RUN", "dense encoding, 6 windows of 224", "bf16", "RF-CLIP [published]", "not measured here"):
@@ -218,11 +211,12 @@ def test_the_tool_writes_tables_and_json(
     assert content["facts"]["machine"]["threads"] == threads
 
 
-def test_the_tool_says_which_rows_there_are(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, said in ((["--rows=fast"], "no row 'fast'"), (["--repeats=0"], "at least 1")):
-        with pytest.raises(SystemExit):
-            tool.parse(arguments)
-        assert said in capsys.readouterr().err
+def test_the_tool_says_which_rows_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--rows=fast"]) == 1
+    assert "error: no row 'fast'; there are speed" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["cost", "--repeats=0"])
+    assert "at least 1" in capsys.readouterr().err
 
 
 def test_a_limit_that_is_missed_is_said() -> None:

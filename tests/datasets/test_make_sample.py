@@ -1,30 +1,18 @@
 """The sample benchmarks: layout on disk, label values, and that every class can be scored."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "make_sample.py"
+from rfclip.benchmarks.prepare import sample as script
 
 
 @pytest.fixture(scope="session")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_sample", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_sample"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def sample(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "sample"
     script.make_sample(out, say=lambda line: None)
     return out
@@ -39,7 +27,7 @@ def labels_of(sample: Path, data_set) -> list[np.ndarray]:
     return [read(file) for file in sorted((sample / data_set.root).glob(data_set.label.format(id="*")))]
 
 
-def test_every_image_has_its_label_of_the_same_size(script: ModuleType, sample: Path) -> None:
+def test_every_image_has_its_label_of_the_same_size(sample: Path) -> None:
     for data_set in script.DATA_SETS:
         images = sorted((sample / data_set.root).glob(data_set.image.format(id="*")))
         labels = sorted((sample / data_set.root).glob(data_set.label.format(id="*")))
@@ -48,7 +36,7 @@ def test_every_image_has_its_label_of_the_same_size(script: ModuleType, sample: 
             assert read(image).shape[:2] == read(label).shape
 
 
-def test_every_class_covers_two_percent_of_some_image(script: ModuleType, sample: Path) -> None:
+def test_every_class_covers_two_percent_of_some_image(sample: Path) -> None:
     for data_set in script.DATA_SETS:
         classes = len(script.load_vocabulary(data_set.vocabulary).names)
         counted = [
@@ -59,7 +47,7 @@ def test_every_class_covers_two_percent_of_some_image(script: ModuleType, sample
         assert (best >= 0.02).all(), (data_set.root, np.flatnonzero(best < 0.02))
 
 
-def test_labels_hold_nothing_but_classes_and_borders(script: ModuleType, sample: Path) -> None:
+def test_labels_hold_nothing_but_classes_and_borders(sample: Path) -> None:
     for data_set in script.DATA_SETS:
         classes = len(script.load_vocabulary(data_set.vocabulary).names)
         allowed = {data_set.ignored, *range(data_set.first, data_set.first + classes)}
@@ -69,7 +57,7 @@ def test_labels_hold_nothing_but_classes_and_borders(script: ModuleType, sample:
             assert (label == data_set.ignored).any()
 
 
-def test_regions_are_few_and_wide(script: ModuleType, sample: Path) -> None:
+def test_regions_are_few_and_wide(sample: Path) -> None:
     for data_set in script.DATA_SETS:
         for label in labels_of(sample, data_set):
             short = min(label.shape)
@@ -90,7 +78,7 @@ def test_lists_name_the_images(sample: Path) -> None:
         assert sorted(ids) == sorted(file.stem for file in (folder / "JPEGImages").iterdir())
 
 
-def test_same_seed_same_files_and_a_second_run_does_nothing(script: ModuleType, sample: Path, tmp_path: Path) -> None:
+def test_same_seed_same_files_and_a_second_run_does_nothing(sample: Path, tmp_path: Path) -> None:
     data_set = script.DATA_SETS[0]
     script.write_data_set(tmp_path, data_set, np.random.default_rng([2026, 0]))
     for file in (tmp_path / data_set.root).rglob("*.*"):
@@ -101,7 +89,7 @@ def test_same_seed_same_files_and_a_second_run_does_nothing(script: ModuleType, 
 
 
 def test_another_sample_is_made_anew_and_other_folders_are_left_alone(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(script, "DATA_SETS", script.DATA_SETS[:1])
     out = tmp_path / "sample"

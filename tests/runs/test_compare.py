@@ -1,6 +1,6 @@
-"""Methods beside each other: the statistics against loops, and tools/compare.py with a segmentor without CLIP."""
+"""Methods beside each other: the statistics against loops, and rfclip compare with a segmentor without CLIP."""
 
-import importlib
+import csv
 import json
 import os
 import subprocess
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rfclip.cli import parse
+from rfclip.cli.compare import runs
 from rfclip.runs.areas import ImageAreas
 from rfclip.runs.compare import Measured, as_markdown, as_text, compare, difference
 from rfclip.runs.reference import unlike
@@ -174,13 +176,18 @@ def run(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_as_a_program(fake: list[str], tmp_path: Path) -> None:
     done = run([*fake, "--methods=MeanKK,sclip", "--images=2"], tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out/compare.json").read_text())
+    rows = json.loads((tmp_path / "out/table.json").read_text())
     assert [(row["method"], row["images"]) for row in rows] == [("mean_kk", 2), ("sclip", 2)]
     assert rows[1]["difference"]["miou"] == 0  # the fake takes no notice of the method
     assert all(row["memory_mib"] > 50 and row["images_per_second"] > 0 for row in rows)
     assert "voc20" in done.stdout
     assert (tmp_path / "out/sclip/voc20/results.json").is_file()
-    assert "| voc20 | sclip | 2 |" in (tmp_path / "out/compare.md").read_text()
+    assert "| voc20 | sclip | 2 |" in (tmp_path / "out/table.md").read_text()
+    with (tmp_path / "out/table.csv").open(newline="") as file:
+        assert [(row["method"], row["difference_miou"]) for row in csv.DictReader(file)] == [
+            ("mean_kk", ""),
+            ("sclip", "0.0"),
+        ]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +204,5 @@ def test_mistakes_are_found_before_anything_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    tool = importlib.import_module("compare")
     with pytest.raises((ValueError, OSError), match=sentence):
-        tool.runs(tool.parse([*fake[2:], *arguments]))
+        runs(parse(["compare", *fake[2:], *arguments])[1])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,11 @@ import pytest
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.benchmarks.options import Options, build_config
+from rfclip.cli import main
 from rfclip.runs import reference, summary
 from rfclip.runs.manifest import config_facts
 from rfclip.runs.reference import HEADING, published, published_miou, unlike_published, unlike_shipped, verdict
 from rfclip.runs.summary import MixedProtocolsError, as_csv, as_markdown, as_text, read_results, table, write
-
-ROOT = Path(__file__).parents[2]
 
 
 def result(benchmark: str, miou: float = 50.0, real: bool = False, **changes: Any) -> dict[str, Any]:
@@ -195,19 +192,13 @@ def test_files_of_a_work_dir(tmp_path: Path) -> None:
     assert (tmp_path / "summary.csv").read_text().count("\n") == 2
 
 
-def test_summarize_refuses_and_marks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summarize_refuses_and_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, pamr in (("voc21", False), ("voc20", True)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps(result(name, pamr=pamr)))
-    script = str(ROOT / "tools/summarize.py")
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    monkeypatch.setattr(sys, "argv", [script, str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: these results were measured with 2 protocols"):
-        runpy.run_path(script, run_name="__main__")
-    monkeypatch.setattr(sys, "argv", [script, str(tmp_path), "--mixed"])
-    runpy.run_path(script, run_name="__main__")
+    assert main(["summarize", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: these results were measured with 2 protocols")
+    assert main(["summarize", str(tmp_path), "--mixed"]) == 0
     printed = capsys.readouterr().out
     assert "protocol B" in printed and "published*" in printed
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from _convert import table_of
+
+from rfclip.benchmarks.prepare.convert import table_of
 
 VOID = 255
 THINGS = 80

@@ -1,4 +1,4 @@
-"""Label maps to label maps by a look-up table: what the cvt_*.py scripts share.
+"""Label maps to label maps by a look-up table: what the converters share.
 
 An output file is written under another name and then renamed, so that it is whole or not there; outputs that are
 there already are kept, so a conversion that was interrupted goes on.
@@ -6,7 +6,6 @@ there already are kept, so a conversion that was interrupted goes on.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -220,23 +219,3 @@ def show_images(source: Path, target: Path, out: Path) -> None:
     target.unlink(missing_ok=True)  # a link to where the images were
     target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()), target_is_directory=True)
     print(f"{target} is a link to {source}")
-
-
-def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the arguments that all scripts have."""
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="folder to write")
-    workers = min(8, os.cpu_count() or 1)
-    parser.add_argument("--workers", type=int, default=workers, help=f"processes (default {workers})")
-    return parser
-
-
-def guarded(main: Callable[[], int]) -> int:
-    """Run a script's main; what the user can put right is one sentence and status 1."""
-    try:
-        return main()
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; start it again to go on", file=sys.stderr)
-        return 130

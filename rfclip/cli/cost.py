@@ -1,0 +1,63 @@
+"""rfclip cost [--quick]: what the method costs beside a plain CLIP; see docs/BENCHMARK.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfclip.cli.arguments import SAMPLE, at_least_one, share
+from rfclip.cli.processes import sample_in
+
+if TYPE_CHECKING:
+    from rfclip.cost.report import Report
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser.description = "Time, memory and arithmetic of the method beside a plain CLIP."
+    parser.add_argument("--quick", action="store_true", help="a toy tower, to see that everything runs")
+    parser.add_argument(
+        "--rows", help="comma-separated: speed, memory, precision, cost, or rows of them; an unknown one names them all"
+    )
+    parser.add_argument("--repeats", type=at_least_one, default=5, help="timed rounds after the warm-up")
+    parser.add_argument("--threads", type=at_least_one, default=2, help="of torch")
+    share(parser, "device", device="cpu")
+    parser.add_argument("--json", type=Path, help="file for all numbers, every repeat")
+    parser.add_argument("--markdown", type=Path, help="file for the tables")
+    return parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the tables, and write the files, anew after each row."""
+    import torch
+
+    from rfclip.cost.bench import FULL, QUICK
+    from rfclip.cost.report import Report
+    from rfclip.cost.run import measure, row_names
+
+    names = row_names(args.rows)
+    torch.set_num_threads(args.threads)
+    report = Report((QUICK if args.quick else FULL).name, args.quick, args.repeats)
+    for done in measure(report, names, args.device, lambda: sample_in(SAMPLE, say=note)):
+        note(f"measured: {done}")
+        report.note_load()
+        save(report, args.json, args.markdown)
+    print(report.as_markdown())
+    return 0
+
+
+def note(line: str) -> None:
+    """Say on stderr how far it is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def save(report: Report, json_file: Path | None, markdown_file: Path | None) -> None:
+    """Write what there is so far."""
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
+    if markdown_file is not None:
+        markdown_file.write_text(report.as_markdown(), encoding="utf-8")

@@ -1,0 +1,57 @@
+"""What verbs that run benchmarks share: the sample, and the command line of a run in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfclip.cli.arguments import SAMPLE
+
+if TYPE_CHECKING:
+    from rfclip.benchmarks.options import Options
+
+
+def make_sample(args: argparse.Namespace) -> None:
+    """With `--sample`, generate the miniature benchmarks if they are not there; another's folder is left alone."""
+    if args.sample and (Path(args.data_root) == SAMPLE or not Path(args.data_root).exists()):
+        sample_in(Path(args.data_root))
+
+
+def sample_in(folder: Path, say: Callable[[str], object] = print) -> Path:
+    """Generate the miniature benchmarks in a folder, unless they are there; returns the folder.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    from rfclip.benchmarks.prepare.sample import make_sample
+
+    make_sample(folder, say=say)
+    return folder
+
+
+def command_of(options: Options, imports: Sequence[str], processes: int = 1) -> list[str]:
+    """The command line of `rfclip test` for a process of its own, or for several that share the work."""
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    line = [*start, "rfclip", "test", str(options.config)]
+    quick_gelu = {True: "yes", False: "no", None: None}[options.quick_gelu]
+    settings = {
+        "work-dir": options.work_dir,
+        "model": options.model,
+        "pretrained": options.checkpoint,
+        "method": options.profile,
+        "data-root": options.data_root,
+        "quick-gelu": quick_gelu,
+        "origin": options.origin,
+    }
+    line += [f"--{name}={value}" for name, value in settings.items() if value is not None]
+    line += [f"--{name}" for name in ("pamr", "resume") if getattr(options, name)]
+    line += [f"--import={module}" for module in imports]
+    line += ["--launcher=pytorch"] if processes > 1 else []
+    if options.cfg_options:
+        line += ["--cfg-options", *(f"{key}={value}" for key, value in options.cfg_options.items())]
+    return line
