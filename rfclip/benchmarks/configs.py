@@ -56,3 +56,35 @@ def config(benchmark: str) -> dict[str, Any]:
     from mmengine.config import Config  # here, so that the command reads the names of the benchmarks at once
 
     return Config.fromfile(benchmark_config(benchmark)).model.to_dict()
+
+
+def find_profile(name: str) -> tuple[str, dict[str, Any]]:
+    """Return a profile's name and what it changes in a config.
+
+    Args:
+        name: 'paper', 'release' or another file of configs/_base_/profiles, or the class of its method (case, '-' and
+            '_' do not matter); or the class of a registered method that has no such file.
+
+    Raises:
+        ValueError: No such profile and no such method.
+    """
+    from mmengine.config import Config
+
+    from rfclip.methods import METHODS
+
+    files = {path.stem: path for path in sorted((config_root() / "_base_/profiles").glob("*.py"))}
+    plain = name.lower().replace("_", "").replace("-", "")
+    plain = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, plain)
+    for stem, path in files.items():
+        if stem.replace("_", "") == plain:
+            return stem, Config.fromfile(path).to_dict()
+    if METHODS.get(name) is None:
+        others = ", ".join(sorted(set(METHODS.names())))
+        raise ValueError(f"no profile '{name}'; there are {', '.join(files)}, and the methods {others}")
+    return name, {"model": {"method": {"_delete_": True, "type": name}}}
+
+
+def method_block(name: str) -> dict[str, Any]:
+    """The method block of a profile, as :func:`find_profile` takes it; ValueError if there is none."""
+    block = find_profile(name)[1]["model"]["method"]
+    return {key: value for key, value in block.items() if key != "_delete_"}

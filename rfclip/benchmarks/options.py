@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
-from rfclip.benchmarks.configs import config_root
+from rfclip.benchmarks.configs import config_root, find_profile
 from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, without_labels
 from rfclip.clip.loader import brings_weights
 from rfclip.runs.metric import MEASURES
@@ -27,8 +27,7 @@ class Options:
         config: A config file.
         checkpoint: What ``clip.pretrained`` takes, or None to keep the config's.
         model: What ``clip.model`` takes, or None to keep the config's.
-        profile: 'paper', 'release' or a method, by the name of its file in configs/_base_/profiles or of its
-            class; None keeps the config's method.
+        profile: what :func:`rfclip.benchmarks.configs.find_profile` takes; None keeps the config's method.
         pamr: Refine with PAMR.
         data_root: Replaces the leading 'data' of the config's data root.
         work_dir: Results go to a folder in it named after the benchmark.
@@ -80,7 +79,7 @@ def build_config(options: Options) -> Config:
     cfg = Config.fromfile(options.config)
     warn_of_near_keys(cfg)
     if options.profile is not None:
-        cfg.merge_from_dict(Config.fromfile(profile_file(options.profile)).to_dict())
+        cfg.merge_from_dict(find_profile(options.profile)[1])
     if options.pamr:
         cfg.merge_from_dict(Config.fromfile(config_root() / "_base_/refiners/pamr.py").to_dict())
     if options.model is not None:
@@ -171,31 +170,6 @@ def _check_labels(cfg: Config, options: Options) -> None:
         )
     cfg.test_evaluator.format_only = True
     without_labels(cfg)
-
-
-def profile_file(name: str) -> Path:
-    """The profile's config file, by its name or the method's: case, '-' and '_' do not matter.
-
-    Raises:
-        ValueError: No such profile.
-    """
-    files = {path.stem: path for path in sorted((config_root() / "_base_/profiles").glob("*.py"))}
-    plain = name.lower().replace("_", "").replace("-", "")
-    plain = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, plain)
-    for stem, path in files.items():
-        if stem.replace("_", "") == plain:
-            return path
-    raise ValueError(f"no profile '{name}'; there are {', '.join(files)}")
-
-
-def method_block(name: str) -> dict[str, Any]:
-    """The method block of a profile.
-
-    Raises:
-        ValueError: No such profile.
-    """
-    block = Config.fromfile(profile_file(name)).model.method.to_dict()
-    return {key: value for key, value in block.items() if key != "_delete_"}
 
 
 def benchmark_name(cfg: Config) -> str:

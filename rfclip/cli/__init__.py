@@ -21,6 +21,7 @@ from types import ModuleType
 import rfclip
 from rfclip.cli.arguments import Help, add_common
 from rfclip.cli.errors import blame, import_users, users_error
+from rfclip.plugin.compat import UnusableMmcvError
 
 VERBS = {
     "segment": "segment pictures, folders and videos with any words",
@@ -39,6 +40,7 @@ VERBS = {
     "info": "versions, devices, and what ships with the package",
 }
 UNREGISTERED = ("prepare", "info")  # they need nothing of mmseg, but for the sample
+WITHOUT_MMSEG = ("segment", "explain", "demo", "calibrate")  # they work where no mmcv is, or one that mmseg refuses
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # names may hold what a terminal's encoding lacks
     try:
         if args.verb not in UNREGISTERED:
-            rfclip.register()
+            _register(args.verb)
         for module in args.imports:
             import_users(module)
         return verb.run(args)
@@ -66,6 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sentence = blame(error, args.imports)
         print(f"error: {sentence}", file=sys.stderr)
         return 1
+
+
+def _register(verb: str) -> None:
+    try:
+        rfclip.register()
+    except UnusableMmcvError as error:
+        if verb not in WITHOUT_MMSEG:
+            raise
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def parse(arguments: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:

@@ -62,11 +62,12 @@ def runs(args: argparse.Namespace) -> dict[str, list[Options]]:
         FileNotFoundError: A benchmark's data is not there.
         UserError: A config is wrong.
     """
+    from rfclip.benchmarks.configs import find_profile
     from rfclip.benchmarks.datasets import missing_data
-    from rfclip.benchmarks.options import Options, benchmark_name, build_config, profile_file
+    from rfclip.benchmarks.options import Options, benchmark_name, build_config
     from rfclip.runs.run import setting_up
 
-    methods = [profile_file(name).stem for name in args.methods]
+    methods = [find_profile(name)[0] for name in args.methods]
     if len(set(methods)) < len(methods):
         raise ValueError(f"a method stands twice in --methods {','.join(args.methods)}")
     extra = {} if args.limit is None else {"test_dataloader.dataset.indices": args.limit}

@@ -96,7 +96,7 @@ def explain_all(args: argparse.Namespace) -> Outcome:
 
 def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, Any]:
     """What `explain` is told of all pictures; what cannot be used is found here, before the first of them."""
-    from rfclip.benchmarks.options import method_block
+    from rfclip.benchmarks.configs import method_block
     from rfclip.clip.towers import num_layers
     from rfclip.explain.explanation import shown_layers
     from rfclip.segment.api import OpenVocabSegmenter

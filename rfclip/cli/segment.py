@@ -53,7 +53,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 def segment(args: argparse.Namespace) -> Outcome:
     """Look for the pictures, build the model, segment."""
-    from rfclip.benchmarks.options import method_block
+    from rfclip.benchmarks.configs import method_block
     from rfclip.segment.api import OpenVocabSegmenter
     from rfclip.segment.files import Outcome, prepare_folder, segment_files
     from rfclip.segment.find import find_pictures

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from rfclip.benchmarks.options import method_block
+from rfclip.benchmarks.configs import method_block
 from rfclip.explain.explanation import examine
 from rfclip.explain.figures import draw, save_all
 from rfclip.explain.page import build_page

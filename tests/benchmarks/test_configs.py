@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, config, config_root
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, config, config_root, find_profile, method_block
+from rfclip.methods import METHODS
 
 CONFIGS = sorted(config_root().glob("*/*.py"))
 SHIPPED = [path for path in CONFIGS if path.parent.name not in ("_base_", "analysis")]  # analysis/: tables of variants
@@ -103,3 +104,15 @@ def test_config_is_a_fresh_plain_dict() -> None:
 def test_unknown_benchmark_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no benchmark 'voc12'; there are voc21, voc20"):
         config("voc12")
+
+
+def test_a_registered_method_needs_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfMine:
+        def __call__(self, vit: object, images: object, record: object = None) -> object:
+            raise NotImplementedError
+
+    monkeypatch.setitem(METHODS._classes, "OfMine", OfMine)
+    assert find_profile("OfMine")[0] == "OfMine"
+    assert method_block("OfMine") == {"type": "OfMine"}
+    with pytest.raises(ValueError, match=r"no profile 'OfYours'; there are .*paper.*, and the methods .*OfMine"):
+        find_profile("OfYours")

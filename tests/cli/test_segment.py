@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rfclip import Segmentation
-from rfclip.benchmarks.options import method_block
+from rfclip.benchmarks.configs import method_block
 from rfclip.cli import main, parse
 from rfclip.cli.segment import segment
 from tests.support.tiff_files import tiff_bytes

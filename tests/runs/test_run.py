@@ -20,7 +20,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from rfclip.benchmarks.options import Options, build_config, method_block, profile_file
+from rfclip.benchmarks.configs import find_profile, method_block
+from rfclip.benchmarks.options import Options, build_config
 from rfclip.runs import run as harness
 from rfclip.runs.areas import AreaLog
 from rfclip.runs.manifest import decisive_facts
@@ -305,12 +306,12 @@ def test_options_reach_the_config() -> None:
 
 @pytest.mark.parametrize("name", ["mean_kk", "MeanKK", "mean-kk", "MEANKK"])
 def test_profile_by_any_spelling(name: str) -> None:
-    assert profile_file(name).stem == "mean_kk"
+    assert find_profile(name)[0] == "mean_kk"
 
 
 def test_the_two_profiles_by_their_methods() -> None:
-    assert profile_file("RefocusCLIP").stem == "paper"
-    assert profile_file("RefocusCLIPRelease").stem == "release"
+    assert find_profile("RefocusCLIP")[0] == "paper"
+    assert find_profile("RefocusCLIPRelease")[0] == "release"
     assert method_block("refocus_clip")["type"] == "RefocusCLIP"
 
 
