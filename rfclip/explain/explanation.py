@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from rfclip.clip import towers as V
 from rfclip.clip.precision import own_precision
 from rfclip.clip.text import load_vocabulary, text_embeddings
 from rfclip.explain.recorder import Recorder
-from rfclip.io.images import ImageSource, read_image, resize_short_side
+from rfclip.io.images import ImageSource, cut_clause, path_of, read_with_notes, resize_short_side
 from rfclip.methods.base import DenseOutput
 from rfclip.methods.distraction import resolve_distraction_dims
 from rfclip.pipeline import steps as pipeline
@@ -60,6 +61,8 @@ class Explanation:
         methods: names of the baseline and the method.
         point: (row, column) of the patch that was asked for.
         padding: a clause on what padding has to do with the patches; '' where nothing was padded.
+        source: the file of the picture; None: not known.
+        notes: clauses on what was guessed or cut in reading the picture, as in a Segmentation.
     """
 
     image: NDArray[np.uint8]
@@ -79,6 +82,8 @@ class Explanation:
     methods: tuple[str, str]
     point: tuple[int, int]
     padding: str = ""
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def received(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Attention that each patch receives, mean over the patch queries: (L, N) before and after."""
@@ -113,7 +118,7 @@ def examine(
     Raises:
         ValueError: the point lies outside the picture, or a layer does not exist.
     """
-    picture = read_image(image)
+    picture, clauses = read_with_notes(image)
     vit = segmenter.loaded.model.visual
     shown = shown_layers(layers, V.num_layers(vit))
     view = _view(segmenter, picture)
@@ -140,6 +145,8 @@ def examine(
         methods=(type(reference).__name__, type(segmenter.method).__name__),
         point=patch,
         padding=view.padding,
+        source=path_of(image),
+        notes=(*clauses, *filter(None, [view.cut])),
     )
 
 
@@ -161,6 +168,7 @@ class View:
         seen: (h*P, w*P, 3) uint8 RGB, what the shown patches cover.
         grid: (h, w) of the patches that the picture fills; of a picture slimmer than a patch, the padded ones.
         padding: as in an Explanation.
+        cut: a clause if the wish for a short side was cut, or None.
     """
 
     inputs: Tensor
@@ -168,6 +176,7 @@ class View:
     seen: NDArray[np.uint8]
     grid: tuple[int, int]
     padding: str
+    cut: str | None
 
     def filled(self, grid: tuple[int, int]) -> Tensor:
         """Which patches of the network's grid (h', w') are shown: (h'*w',) bool."""
@@ -214,20 +223,21 @@ def _view(segmenter: OpenVocabSegmenter, picture: NDArray[np.uint8]) -> View:
     """Resize to the segmenter's short side, or to less if the patches would be too many; normalise; fit."""
     side = V.patch_size(segmenter.loaded.model.visual)
     resized = resize_short_side(picture, segmenter.short_side)
+    cut = cut_clause((resized.shape[0], resized.shape[1]), segmenter.short_side)
     patches = resized.shape[0] * resized.shape[1] / side**2
     if patches > MOST_PATCHES:
         short = max(side, int(min(resized.shape[:2]) * (MOST_PATCHES / patches) ** 0.5))
         print_log(f"Explained at a short side of {short} pixels: {patches:.0f} patches are too many.", "current")
         resized = resize_short_side(picture, short)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (segmenter.loaded.mean, segmenter.loaded.std))
-    normalised = (torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).float() - mean) / std
+    normalised = (torch.tensor(resized.copy()).permute(2, 0, 1).float() - mean) / std  # the caller's may be read-only
     inputs = normalised[None].to(segmenter.device)
     pads = segmenter.settings.patch_fit == "pad"
     bottom, right = (-length % side if pads or length < side else 0 for length in resized.shape[:2])
     fitted = F.pad(inputs, (0, right, 0, bottom), mode="replicate")
     grid = (max(1, resized.shape[0] // side), max(1, resized.shape[1] // side))
     seen = np.pad(resized, ((0, bottom), (0, right), (0, 0)), mode="edge")[: grid[0] * side, : grid[1] * side]
-    return View(inputs, fitted, seen, grid, _padding(resized.shape, side, (bottom, right)))
+    return View(inputs, fitted, seen, grid, _padding(resized.shape, side, (bottom, right)), cut)
 
 
 def _padding(size: tuple[int, ...], side: int, added: tuple[int, int]) -> str:

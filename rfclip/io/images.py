@@ -82,7 +82,9 @@ def read_with_notes(source: ImageSource, bands: Sequence[int] | None = None) -> 
     """Read as :func:`read_image`, and say what was guessed: clauses such as "has values up to 4000; ..."."""
     chosen = None if bands is None else check_bands(bands)
     if isinstance(source, np.ndarray):
-        return _checked_array(source if chosen is None else _picked(source, chosen)), []
+        if chosen is not None and source.ndim == 3:
+            source = np.broadcast_to(_picked(source, chosen), (*source.shape[:2], 3)).copy()
+        return _checked_array(source), []
     if isinstance(source, Image.Image):
         if 0 in source.size:
             raise ValueError(f"the image is empty: it has {source.width} x {source.height} pixels")

@@ -30,6 +30,7 @@ from rfclip.words.vocabulary import Vocabulary
 
 Say = Callable[[str], object]
 TABLE = "summary.csv"
+_NO_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # what torch says in a plain RuntimeError: CPU, MPS
 # errors that come of the name of one result, so that the next picture may do better
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
@@ -220,6 +221,6 @@ def _sentence(picture: Picture, error: Exception, done: int) -> str:
         if error.errno in _NAME_ERRORS:
             return f"{picture.path}: its result cannot be written: {error}"
         raise OSError(f"{picture.path}: its result cannot be written: {error}; results finished: {done}") from error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+    if isinstance(error, _NO_MEMORY) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
         return f"{picture.path}: not enough memory for a picture of this size; make a smaller copy"
     raise error
