@@ -171,13 +171,16 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for section, known in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         fields = {field.name: field.default for field in dataclasses.fields(known)}
         for name, value in config[section].items():
-            if name in fields and value is not None:
+            needed = type(fields.get(name)) in (int, float) and name != "patch_size"  # which is null for ResNets
+            if name in fields and (value is not None or needed):
                 _check_value(f"{section}.{name}", name, value, fields[name])
 
 
 def _check_value(shown: str, name: str, value: object, default: object) -> None:
     """Check a value of a section by open_clip's default for it."""
-    if name in ("layers", "image_size", "patch_size") and isinstance(value, (list, tuple)) and value:
+    if name in ("layers", "image_size", "patch_size") and isinstance(value, (list, tuple)):
+        if name != "layers" and len(value) != 2:
+            raise ValueError(f"{shown} must be one number, or height and width, got {value!r}")
         for part in value:
             check_whole(shown, part, 1)
     elif name == "attentional_pool" and isinstance(value, str):
@@ -254,8 +257,9 @@ def build(config: Mapping[str, Any], quick_gelu: bool, name: str) -> CLIP | Cust
 
 
 def _no_model(name: str, error: BaseException) -> WeightsError:
+    why = str(error) or "a value that open_clip does not know"
     return WeightsError(
-        f"the architecture {name} cannot be built ({type(error).__name__}: {error}): check the model config, "
+        f"the architecture {name} cannot be built ({type(error).__name__}: {why}): check the model config, "
         "and that the packages and files that its text tower names are installed"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,13 +140,13 @@ def local_weights(model: str | Path, pretrained: str | Path | None) -> Path | No
         return TINY_FOLDER / _TINY_WEIGHTS
     if pretrained is not None:
         path = expanded(str(pretrained))
-        return path if path.is_file() else None
+        return path if _stands(path) and path.is_file() else None
     folder = _folder_of(str(model))
     return None if folder is None else weights_in(folder)
 
 
 def _check_arguments(model: object, pretrained: object, precision: object, quick_gelu: object, origin: object) -> None:
-    if model is None:
+    if model is None or model == "":
         raise WeightsError("clip.model is missing: give an open_clip name, a model-config .json, 'auto' or 'tiny'")
     for name, value in (("model", model), ("pretrained", pretrained)):
         if value is not None and not isinstance(value, (str, Path)):
@@ -263,7 +264,7 @@ def _folder_of(model: str) -> Path | None:
     if model == "auto" or arch.is_named(model):
         return None
     path = expanded(model)
-    return path if path.is_dir() else None
+    return path if _stands(path) and path.is_dir() else None
 
 
 def _find_in_folder(model: str, folder: Path, pretrained: str | None) -> _Source:
@@ -273,12 +274,18 @@ def _find_in_folder(model: str, folder: Path, pretrained: str | None) -> _Source
     return _Source(model, weights, config, together=not pretrained, folder=folder, preprocess=preprocess)
 
 
+def _stands(path: Path) -> bool:
+    """Whether there is something of this name, which may be far too long for one."""
+    return os.path.lexists(path) and path.exists()
+
+
 def _local(pretrained: str, tags: list[str] | None = None) -> Path:
     path = expanded(pretrained)
-    if path.is_dir():
+    there = _stands(path)
+    if there and path.is_dir():
         own = f", or leave it out and give clip.model='{_FOLDER}{path}'" if (path / _CONFIG).exists() else ""
         raise WeightsError(f"clip.pretrained={pretrained!r} is a folder: give the path of a file in it{own}")
-    if path.exists():
+    if there:
         return path
     also = f", nor a tag of this model (its tags: {', '.join(tags) or 'none'})" if tags is not None else ""
     raise WeightsNotFoundError(
@@ -353,7 +360,12 @@ def _tokenizer(text: Mapping[str, Any], name: str, folder: Path | None) -> Calla
                 f"the tokenizer {foreign!r} of {name} is not here ({type(error).__name__}: {error}): install "
                 "transformers and connect once, or take a CLIP with OpenAI's tokenizer such as ViT-B-16"
             ) from error
-    tokenizer = SimpleTokenizer(context_length=context_length, **settings)
+    try:
+        tokenizer = SimpleTokenizer(context_length=context_length, **settings)
+    except (AssertionError, TypeError, ValueError, LookupError) as error:  # open_clip's, of settings it does not know
+        raise WeightsError(
+            f"the tokenizer of {name} cannot be built ({error}): correct tokenizer_kwargs, which are {settings}"
+        ) from error
     if text.get("vocab_size", 49408) < tokenizer.vocab_size:
         raise WeightsError(
             f"{name} has a vocabulary of {text['vocab_size']} pieces, CLIP's tokenizer one of "

@@ -138,7 +138,9 @@ def _read_pickle(path: Path) -> object:
 def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
+    if isinstance(content, Mapping) and not content:
+        raise WeightsError(f"weights file {path} holds no state dict, nor any tensor: save the model's state_dict()")
+    if not isinstance(content, Mapping):
         raise WeightsError(
             f"weights file {path} holds no state dict but a {type(content).__name__}: save the model's state_dict()"
         )
@@ -161,13 +163,19 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
 
 
 def _without_prefix(entries: dict[str, Any]) -> dict[str, Any]:
-    """Take off what wrappers put before all names (module., model., _orig_mod., ...), but no part of the model."""
-    while all("." in name for name in entries):
-        first = {name.partition(".")[0] for name in entries}
-        if len(first) > 1 or first <= _OWN_PARTS:
+    """Take off what wrappers put before all names (module., model., _orig_mod., ...), but no part of the model.
+
+    A wrapper may be called as a part is; what holds an image tower is none. OpenAI's size entries may stand outside.
+    """
+    sizes = {name: value for name, value in entries.items() if name in SIZE_ENTRIES}
+    rest = {name: value for name, value in entries.items() if name not in sizes}
+    while all("." in name for name in rest):
+        first = {name.partition(".")[0] for name in rest}
+        inner = {name.partition(".")[2]: value for name, value in rest.items()}
+        if len(first) != 1 or (first <= _OWN_PARTS and not any(name.startswith("visual.") for name in inner)):
             break
-        entries = {name.partition(".")[2]: value for name, value in entries.items()}
-    return entries
+        rest = inner
+    return {**rest, **sizes}
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -196,11 +204,23 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str, 
         *_listed("not floating point or not finite", _unusable(wanted, fitted)),
     ]
     if problems:
-        raise WeightsError(
-            f"the weights in {source} are not those of {architecture}: {'; '.join(problems)}; give the model "
-            "name that the weights were made for (nothing is resized or left random)"
-        )
+        prefix = _prefix_of_some(wanted, fitted)
+        cure = "give the model name that the weights were made for (nothing is resized or left random)"
+        if prefix:
+            cure = f"not all names begin with {prefix!r}, so it stays: save the state_dict() of the CLIP alone"
+        raise WeightsError(f"the weights in {source} are not those of {architecture}: {'; '.join(problems)}; {cure}")
     model.load_state_dict(fitted)
+
+
+def _prefix_of_some(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return what stands before the name of a missing tensor, or ''."""
+    missing = wanted.keys() - given.keys()
+    for name in given.keys() - wanted.keys():
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            if ".".join(parts[count:]) in missing:
+                return ".".join(parts[:count]) + "."
+    return ""
 
 
 def _reconcile(

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from rfclip.clip import towers as V
 from rfclip.clip.precision import own_precision
 from rfclip.clip.text import load_vocabulary
 from rfclip.explain.recorder import Recorder
-from rfclip.io.images import ImageSource, read_image, resize_short_side
+from rfclip.io.images import ImageSource, cut_clause, path_of, read_with_notes, resize_short_side
 from rfclip.methods.base import DenseOutput
 from rfclip.methods.distraction import resolve_distraction_dims
 from rfclip.pipeline.engine import DenseEngine
@@ -62,6 +63,8 @@ class Explanation:
         methods: names of the baseline and the method.
         point: (row, column) of the patch that was asked for.
         padding: a clause on what padding has to do with the patches; '' where nothing was padded.
+        source: the file of the picture; None: not known.
+        notes: clauses on what was guessed or cut in reading the picture, as in a Segmentation.
     """
 
     image: NDArray[np.uint8]
@@ -81,6 +84,8 @@ class Explanation:
     methods: tuple[str, str]
     point: tuple[int, int]
     padding: str = ""
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def received(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Attention that each patch receives, mean over the patch queries: (L, N) before and after."""
@@ -115,7 +120,7 @@ def examine(
     Raises:
         ValueError: the point lies outside the picture, or a layer does not exist.
     """
-    picture = read_image(image)
+    picture, clauses = read_with_notes(image)
     vit = segmenter.loaded.model.visual
     shown = shown_layers(layers, V.num_layers(vit))
     view = _view(segmenter, picture)
@@ -143,6 +148,8 @@ def examine(
         methods=(type(reference.method).__name__, type(engine.method).__name__),
         point=patch,
         padding=view.padding,
+        source=path_of(image),
+        notes=(*clauses, *filter(None, [view.cut])),
     )
 
 
@@ -156,6 +163,7 @@ class View:
         seen: (h*P, w*P, 3) uint8 RGB, what the shown patches cover.
         grid: (h, w) of the patches that the picture fills; of a picture slimmer than a patch, the padded ones.
         padding: as in an Explanation.
+        cut: a clause if the wish for a short side was cut, or None.
     """
 
     inputs: Tensor
@@ -163,6 +171,7 @@ class View:
     seen: NDArray[np.uint8]
     grid: tuple[int, int]
     padding: str
+    cut: str | None
 
     def filled(self, grid: tuple[int, int]) -> Tensor:
         """Which patches of the network's grid (h', w') are shown: (h'*w',) bool."""
@@ -209,18 +218,19 @@ def _view(segmenter: OpenVocabSegmenter, picture: NDArray[np.uint8]) -> View:
     """Resize to the segmenter's short side, or to less if the patches would be too many; normalise; fit."""
     side = V.patch_size(segmenter.loaded.model.visual)
     resized = resize_short_side(picture, segmenter.short_side)
+    cut = cut_clause((resized.shape[0], resized.shape[1]), segmenter.short_side)
     patches = resized.shape[0] * resized.shape[1] / side**2
     if patches > MOST_PATCHES:
         short = max(side, int(min(resized.shape[:2]) * (MOST_PATCHES / patches) ** 0.5))
         LOG.info(f"Explained at a short side of {short} pixels: {patches:.0f} patches are too many.")
         resized = resize_short_side(picture, short)
-    inputs = segmenter.loaded.normalised(torch.from_numpy(np.ascontiguousarray(resized))[None]).to(segmenter.device)
+    inputs = segmenter.loaded.normalised(torch.tensor(resized.copy())[None]).to(segmenter.device)
     pads = segmenter.settings.patch_fit == "pad"
     bottom, right = (-length % side if pads or length < side else 0 for length in resized.shape[:2])
     fitted = F.pad(inputs, (0, right, 0, bottom), mode="replicate")
     grid = (max(1, resized.shape[0] // side), max(1, resized.shape[1] // side))
     seen = np.pad(resized, ((0, bottom), (0, right), (0, 0)), mode="edge")[: grid[0] * side, : grid[1] * side]
-    return View(inputs, fitted, seen, grid, _padding(resized.shape, side, (bottom, right)))
+    return View(inputs, fitted, seen, grid, _padding(resized.shape, side, (bottom, right)), cut)
 
 
 def _padding(size: tuple[int, ...], side: int, added: tuple[int, int]) -> str:

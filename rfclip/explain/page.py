@@ -25,7 +25,9 @@ TEMPLATE = Path(__file__).parent / "page.html"
 _PERCENTILE = 99.7  # attention above it has the last colour
 
 
-def build_page(explanation: Explanation, pictures: Mapping[str, bytes], title: str, facts: Mapping[str, str]) -> str:
+def build_page(
+    explanation: Explanation, pictures: Mapping[str, bytes], title: str, facts: Mapping[str, str], mark: str = ""
+) -> str:
     """Put a page together.
 
     Args:
@@ -33,6 +35,7 @@ def build_page(explanation: Explanation, pictures: Mapping[str, bytes], title: s
         pictures: name of a plot (see figures.PLOTS) -> its PNG, in the order in which they are shown.
         title: heading of the page.
         facts: name -> value, shown below the heading.
+        mark: by which the picture is known again, see rfclip.segment.names.mark_of.
 
     Returns:
         HTML that loads nothing from anywhere.
@@ -40,6 +43,7 @@ def build_page(explanation: Explanation, pictures: Mapping[str, bytes], title: s
     moments = "in each layer" if explanation.after is None else "before (above) and after (below) redistribution"
     values = {
         "title": html.escape(title),
+        "mark": html.escape(mark),
         "facts": "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(text)}</dd>" for key, text in facts.items()),
         "moments": moments,
         "sections": "\n".join(_section(name, png) for name, png in pictures.items()),

@@ -11,11 +11,11 @@ from rfclip.explain.figures import choose, draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.io.atomic import write_whole
 from rfclip.io.fonts import printable
-from rfclip.io.images import ImageSource
+from rfclip.io.images import ImageSource, sentence
 from rfclip.methods.base import describe
 from rfclip.segment.api import Names, OpenVocabSegmenter
 from rfclip.segment.files import prepare_folder
-from rfclip.segment.names import ENDINGS
+from rfclip.segment.names import ENDINGS, free_name, known_as, mark_of
 from rfclip.version import __version__
 
 
@@ -34,6 +34,7 @@ def explain(
     plots: Sequence[str] | None = None,
     name: str | None = None,
     note: str | None = None,
+    source: Path | None = None,
 ) -> Explanation:
     """Show what a method does with a picture.
 
@@ -48,8 +49,10 @@ def explain(
         point: (x, y) in pixels of the picture, whose patch the attention plot shows; None: the middle.
         layers: 0-based layers to show; None: all, twelve at most.
         plots: names of plots, see rfclip.explain.figures.PLOTS; None: all that the method has.
-        name: beginning of the file names; None: that of the picture's file, or 'image'.
-        note: what the page is to say of the picture, such as how it was read.
+        name: beginning of the file names; files of such names are replaced. None: as the picture's file is called, or
+            'image', with a number if a page or results of another picture have that name.
+        note: what the page is to say of the picture, such as how it was read; None: what this reading says.
+        source: the picture's file, where `image` is an array of it; None: the path that `image` is, if it is one.
 
     Returns:
         The arrays that the figures show.
@@ -63,8 +66,11 @@ def explain(
     segmenter = segmenter or OpenVocabSegmenter(model, pretrained, method=method)
     explanation = examine(segmenter, image, classes, point, layers, baseline)
     if out is not None:
-        stem = name or (Path(image).stem if isinstance(image, (str, Path)) else "image")
-        write(explanation, Path(out), stem, facts_of(segmenter, explanation, note), plots)
+        if source is not None:
+            explanation = dataclasses.replace(explanation, source=source)
+        folder = Path(out)
+        stem = name or free_name(folder, explanation.source, known_as(explanation.source, explanation.image, folder))
+        write(explanation, folder, stem, facts_of(segmenter, explanation, note), plots)
     return explanation
 
 
@@ -83,7 +89,8 @@ def write(
     prepare_folder(folder)
     page = folder / f"{stem}.html"
     title = f"What {explanation.methods[1]} does with {printable(stem)}"
-    write_whole(page, build_page(explanation, pictures, title, facts))
+    source = known_as(explanation.source, explanation.image, folder)
+    write_whole(page, build_page(explanation, pictures, title, facts, mark_of(source)))
     paths = [page]
     for plot, png in pictures.items():
         ending = f"_{plot}.png"
@@ -105,5 +112,7 @@ def facts_of(segmenter: OpenVocabSegmenter, explanation: Explanation, note: str 
         "Picture": ", ".join(filter(None, [seen, explanation.padding])),
         "Made by": f"rfclip {__version__}",
     }
+    if note is None:
+        note = sentence("the picture" if explanation.source is None else explanation.source.name, explanation.notes)
     notes = " ".join(filter(None, [note, loaded.note]))
     return {"Note": notes, **facts} if notes else facts

@@ -34,7 +34,7 @@ def to_rgb(samples: Samples, orientation: int) -> tuple[np.ndarray, list[str]]:
         colours, alpha = both[..., :-1], both[..., -1]
     else:
         colours, notes = _in_eight_bits(values)
-        alpha = None if alpha is None else _in_eight_bits(alpha)[0]
+        alpha = None if alpha is None else _opacity(alpha, values)
     if samples.light_is_zero:
         colours = 255 - colours
     colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
@@ -48,7 +48,16 @@ def to_rgb(samples: Samples, orientation: int) -> tuple[np.ndarray, list[str]]:
         layer = Image.frombytes(mode, alpha.shape[::-1], np.dstack([colours, alpha]).tobytes()).convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     picture.getexif()[ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(picture)), notes
+    return np.array(ImageOps.exif_transpose(picture)), notes  # a copy: Pillow's own memory cannot be written
+
+
+def _opacity(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Scale alpha to 0..255; of whole numbers it has as many bits as the colours use, or all."""
+    if alpha.dtype == np.uint8 or alpha.dtype.kind == "f":
+        return _in_eight_bits(alpha)[0]
+    colours, most = values.max(initial=0), alpha.max(initial=0)
+    white = next((top for top in WHITES if colours <= top), FULL)
+    return _scaled(alpha, white if most <= white else FULL)
 
 
 def _in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -72,7 +72,10 @@ def read_with_notes(source: ImageSource, bands: Sequence[int] | None = None) -> 
     """Read as :func:`read_image`, and say what was guessed: clauses such as "has values up to 4000; ..."."""
     chosen = None if bands is None else check_bands(bands)
     if isinstance(source, np.ndarray):
-        return _checked_array(source if chosen is None else _picked(source, chosen)), []
+        array: np.ndarray = source
+        if chosen is not None and array.ndim == 3:
+            array = np.broadcast_to(_picked(array, chosen), (*array.shape[:2], 3)).copy()
+        return _checked_array(array), []
     if isinstance(source, Image.Image):
         if 0 in source.size:
             raise ValueError(f"the image is empty: it has {source.width} x {source.height} pixels")

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ENDINGS = ("_labels.png", "_overlay.png", ".json", "_probs.npz")  # of the files that a result consists of
 FIRST_FRAME = "frame_000000"
 _KEYS = {"size", "names", "colours", "shares"}  # of a result's JSON
+_MARK = re.compile(r'<meta name="rfclip-picture" content="([0-9a-f]+)">')  # of a page that explains a picture
+_HEAD = 2000  # characters of a page in which it stands
 _BYTES = 240  # of a part of a name: file systems take 255, and the endings need some
 
 
@@ -57,12 +62,16 @@ def free_name(folder: Path, path: Path | None, source: str) -> str:
     Args:
         folder: Of the results.
         path: The picture's file, if it has one.
-        source: What is in the result's JSON under that name.
+        source: What is in the result's JSON under that name, see :func:`known_as`.
     """
     if path is not None:
         return ResultNames(folder, {resolved(path)}).name(path, path.stem.strip(".") or "image", False, False)
     names = chain(["image"], (f"image-{number}" for number in count(2)))
-    return next(name for name in names if _is_free(folder / f"{name}.json", source))
+    return next(
+        name
+        for name in names
+        if _is_free(folder / f"{name}.json", source) and not _page_of_another(folder / f"{name}.html", source)
+    )
 
 
 def _is_free(file: Path, source: str) -> bool:
@@ -81,6 +90,29 @@ def source_of(path: Path, folder: Path) -> str:
         return resolved(path).as_posix()
 
 
+def known_as(path: Path | None, image: np.ndarray, folder: Path) -> str:
+    """By what a folder's results know their picture (H, W, 3): its path, or its pixels if it has none."""
+    if path is not None:
+        return source_of(path, folder)
+    digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes())
+    return f"pixels of sha256 {digest.hexdigest()[:16]}"
+
+
+def mark_of(source: str) -> str:
+    """What stands for a picture in the page that explains it; of :func:`known_as`, without telling the path."""
+    return hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _page_of_another(page: Path, source: str) -> bool:
+    """Whether a page of this name explains another picture; one without a mark is taken for none."""
+    try:
+        with page.open(encoding="utf-8", errors="replace") as file:
+            found = _MARK.search(file.read(_HEAD))
+    except OSError:
+        return False
+    return found is not None and found[1] != mark_of(source)
+
+
 def is_result(path: Path) -> bool:
     """Whether a PNG is labels or an overlay: beside it lies a JSON that says so."""
     for ending in ENDINGS[:2]:
@@ -95,10 +127,12 @@ def resolved(path: Path) -> Path:
 
 
 def _of_another(target: Path, path: Path) -> bool:
-    """Whether there is a JSON of this result name that does not belong to the picture.
+    """Whether there is a JSON, or a page, of this result name that does not belong to the picture.
 
-    One that cannot be read is what an interrupted run left, if labels lie beside it.
+    A JSON that cannot be read is what an interrupted run left, if labels lie beside it.
     """
+    if _page_of_another(Path(f"{target}.html"), source_of(path, target.parent)):
+        return True
     file = Path(f"{target}.json")
     if not os.path.lexists(file):
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from PIL import Image
 from rfclip.io.atomic import write_whole
 from rfclip.io.fonts import printable
 from rfclip.io.images import sentence
-from rfclip.segment.names import free_name, source_of
+from rfclip.segment.names import free_name, known_as
 from rfclip.segment.overlay import OPACITY, legend_name, paint, with_legend
 from rfclip.words.vocabulary import Colour
 
@@ -121,13 +120,13 @@ class Segmentation:
         Raises:
             ValueError: Probabilities are asked for that were not kept, or `stem` cannot begin a file's name.
         """
-        if stem is not None and (not stem or Path(stem).name != stem):
+        if stem is not None and (not isinstance(stem, str) or not stem or Path(stem).name != stem or "\0" in stem):
             raise ValueError(f"stem is how the names of the files begin, such as 'image', and no path, got {stem!r}")
         if probs and self.probs is None:
             raise ValueError("the probabilities were not kept: build the OpenVocabSegmenter with keep_probs=True")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        source = self._source_seen_from(folder)
+        source = known_as(self.source, self.image, folder)
         if stem is None:
             stem = free_name(folder, self.source, source)
         paths = [folder / f"{stem}_labels.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"]
@@ -151,9 +150,3 @@ class Segmentation:
         }
         write_whole(paths[2], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return paths
-
-    def _source_seen_from(self, folder: Path) -> str:
-        """By what a folder's results know their picture: its path, or its pixels if it has none."""
-        if self.source is not None:
-            return source_of(self.source, folder)
-        return f"pixels of sha256 {hashlib.sha256(self.image.tobytes()).hexdigest()[:16]}"

@@ -22,8 +22,11 @@ _VOCABULARIES = DATA / "vocabularies"
 BACKGROUND = "background"
 Colour = tuple[int, int, int]
 BLACK = (0, 0, 0)
-# What is no part of a name at its ends: white space, a zero byte, a byte-order mark, a space of no width
-_ENDS = re.compile(r"^[\s\0\ufeff\u200b\u2060]+|[\s\0\ufeff\u200b\u2060]+$")
+# Signs that show nothing and are no part of a word: control characters, soft hyphens, marks of direction, ...
+_HIDDEN = r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+# What is no part of a name at its ends: these, white space, and joiners, which join nothing there
+_ENDS = re.compile(rf"^[\s\u200c\u200d{_HIDDEN}]+|[\s\u200c\u200d{_HIDDEN}]+$")
+_WITHIN = re.compile(rf"(?!\s)[{_HIDDEN}]")
 # Letters and marks that show nothing, beside what is invisible by its category: fillers, joiners, variation selectors
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -83,8 +86,8 @@ def load_vocabulary(spec: str | Path | Sequence[str | Sequence[str]]) -> Vocabul
         spec: A shipped name such as 'voc21' or 'voc21_clean'; the path of a .json file (a list whose entries
             are a name or a list of aliases) or of a .txt file (a line per class, aliases separated by commas;
             blank lines at the end are ignored); or such a list itself. In lists and .json files a name may
-            hold any character. White space around names is removed, and so are byte-order marks and the like. A name
-            that stands twice is logged: its queries tie, and the first always wins.
+            hold any character. White space around names is removed, and so are byte-order marks and the like; within
+            a name they are logged. So is a name that stands twice: its queries tie, and the first always wins.
 
     Raises:
         ValueError: Not a list of names or lists of names, no class, a class without names, a name of which
@@ -97,6 +100,7 @@ def load_vocabulary(spec: str | Path | Sequence[str | Sequence[str]]) -> Vocabul
     if source.lower().endswith(".txt"):
         _warn_about_bars(source, names)
     _warn_about_repeats(source, names)
+    _warn_about_hidden_signs(source, names)
     about = _benchmark(spec)
     if about is None:
         classes = tuple(row[0] for row in names)
@@ -217,8 +221,8 @@ def _checked_row(source: str, index: int, row: Any) -> tuple[str, ...]:
 
 
 def _background_of(source: str, classes: Sequence[str]) -> int | None:
-    """The class that is called 'background'; ValueError if there are two."""
-    found = [index for index, name in enumerate(classes) if same_name(name) == BACKGROUND]
+    """The class that is called 'background'; ValueError if there are two, to the eye."""
+    found = [index for index, name in enumerate(classes) if same_name(_WITHIN.sub("", name)) == BACKGROUND]
     if len(found) > 1:
         raise ValueError(
             f"vocabulary '{source}': classes {', '.join(map(str, found))} are called 'background', and there is "
@@ -248,6 +252,18 @@ def _warn_about_repeats(source: str, names: tuple[tuple[str, ...], ...]) -> None
                 f"Vocabulary '{source}': '{name}' stands in classes {', '.join(map(str, classes))}. "
                 "Identical queries tie and the first wins, so the later ones never do."
             )
+
+
+def _warn_about_hidden_signs(source: str, names: tuple[tuple[str, ...], ...]) -> None:
+    """Log names that a tokenizer reads otherwise than a person, who does not see some of their signs."""
+    hidden = [ascii(name) for row in names for name in row if _WITHIN.search(name)]
+    if hidden:
+        print_log(
+            f"Vocabulary '{source}': {', '.join(hidden[:3])}{', ...' if len(hidden) > 3 else ''} hold signs that show "
+            "nothing, and the tokenizer reads them: take them out.",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _warn_about_bars(source: str, names: tuple[tuple[str, ...], ...]) -> None:

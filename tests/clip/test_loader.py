@@ -331,7 +331,11 @@ def test_transformers_layout_is_named(model, prefix, tmp_path, config_file):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "clip.", "a.model.visual_clip."]
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "module._orig_mod.", "model.", "clip.", "a.model.visual_clip."),
+        *("visual.", "text.", "net.transformer.", "visual.visual."),
+    ],
 )
 @pytest.mark.parametrize("sizes", [{}, SIZES])
 def test_a_prefix_of_all_names_is_taken_off(prefix, sizes, random_clip, tmp_path, weights):
@@ -349,11 +353,33 @@ def test_an_image_tower_alone_is_refused_by_its_own_names(model, prefix, random_
         load_clip(config_file if model == "json" else model, tmp_path / "w.pt")
 
 
-def test_a_prefix_of_some_names_stays(random_clip, tmp_path, config_file):
+def test_a_prefix_of_some_names_stays_and_is_said(random_clip, tmp_path, config_file):
     state = {f"model.{name}": tensor for name, tensor in random_clip.state_dict().items()}
     torch.save({**state, "head.weight": torch.zeros(1)}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=r"missing .* unexpected \(model\."):
+    with pytest.raises(WeightsError, match=r"missing .* unexpected \(model\..*not all names begin with 'model\.'"):
         load_clip(config_file, tmp_path / "w.pt")
+
+
+def test_the_size_entries_may_stand_outside_the_prefix(random_clip, tmp_path, weights):
+    state = {f"model.{name}": tensor for name, tensor in random_clip.state_dict().items()}
+    torch.save({**state, **SIZES}, tmp_path / "w.pt")
+    assert load_clip("auto", tmp_path / "w.pt").weights_hash == load_clip("auto", weights).weights_hash
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained"), [("x" * 5000, None), ("auto", "x" * 5000), ("x" * 5000, "y.pt"), ("", "y")]
+)
+def test_names_that_are_no_paths(model, pretrained):
+    with pytest.raises(WeightsError, match=r"clip\.(model|pretrained)"):
+        load_clip(model, pretrained)
+    assert not (model and clip_loader.local_weights(model, pretrained))
+
+
+def test_tokenizer_settings_that_open_clip_does_not_know(weights, tmp_path):
+    config = {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "tokenizer_kwargs": {"clean": "washed"}}}
+    (tmp_path / "m.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=r"correct tokenizer_kwargs, which are \{'clean': 'washed'\}"):
+        load_clip(tmp_path / "m.json", weights)
 
 
 def test_the_causal_mask_may_be_stored(random_clip, tmp_path, weights):
@@ -464,6 +490,9 @@ def test_arguments_of_another_type_or_name_are_refused(given, says):
     ("section", "values", "says"),
     [
         ("vision_cfg", {"width": "128"}, r"vision_cfg\.width must be a whole number of at least 1, got '128'"),
+        ("vision_cfg", {"layers": None}, r"vision_cfg\.layers must be a whole number of at least 1, got None"),
+        ("vision_cfg", {"image_size": [64]}, r"vision_cfg\.image_size must be one number, or height and width"),
+        ("vision_cfg", {"pool_type": "most"}, r"\(AssertionError: .*\w.*\): check the model config"),
         ("vision_cfg", {"layers": True}, r"vision_cfg\.layers must be a whole number"),
         ("vision_cfg", {"patch_size": -16}, r"vision_cfg\.patch_size must be"),
         ("vision_cfg", {"image_size": [64, 64.0]}, r"vision_cfg\.image_size must be a whole number"),

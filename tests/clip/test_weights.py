@@ -143,7 +143,8 @@ ODD = {
 @pytest.mark.parametrize("name", ["visual.proj", "vocab_size"])
 def test_only_dense_tensors_are_read(tmp_path, kind, name):
     torch.save({**TENSORS, name: ODD[kind](TENSORS["visual.proj"])}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=rf"without values \({name}\)"):
+    saying = rf"without values \({name}\)|holds Python objects beside tensors"  # as torch's release builds that kind
+    with pytest.raises(WeightsError, match=saying):
         read_weights(tmp_path / "w.pt")
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 import rfclip
 from rfclip.explain.figures import PLOTS
 from rfclip.explain.page import as_grey, build_page, page_data
+from rfclip.segment.find import find_pictures
 
 ONE_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -115,3 +116,29 @@ def test_nothing_is_written_if_a_plot_is_unknown(segmenter, photo, classes, tmp_
     with pytest.raises(ValueError, match="no plot 'x'"):
         rfclip.explain(photo, classes, tmp_path / "out", segmenter=segmenter, plots=["x"])
     assert not (tmp_path / "out").exists()
+
+
+def test_pages_of_pictures_of_one_name_are_all_kept_and_say_how_they_were_read(segmenter, classes, tmp_path):
+    paths = [tmp_path / folder / "x.png" for folder in ("one", "two")]
+    rng = np.random.default_rng(0)
+    for path in paths:
+        path.parent.mkdir()
+        Image.fromarray(rng.integers(0, 255, (20, 160, 4), np.uint8)).save(path)
+    array = rng.integers(0, 255, (32, 32, 3), np.uint8)
+    array.flags.writeable = False
+    out = tmp_path / "out"
+    segmenter(paths[0], classes).save(out)
+    for _ in range(2):  # the second time, each picture finds its own page
+        for picture in (*paths, array, array[::-1]):
+            rfclip.explain(picture, classes, out, segmenter=segmenter, plots=["budget"])
+        assert sorted(page.stem for page in out.glob("*.html")) == ["image", "image-2", "x", "x_png"]
+    text = (out / "x_png.html").read_text(encoding="utf-8")
+    assert "x.png has transparency" in text and str(tmp_path) not in text
+    assert (out / "x_labels.png").exists()
+    assert [picture.name for picture in find_pictures([paths[1]], out).pictures] == ["x_png"]
+
+
+def test_the_page_says_that_the_short_side_was_cut(segmenter, classes, tmp_path):
+    found = rfclip.explain(np.zeros((4, 3000, 3), np.uint8), classes, tmp_path, segmenter=segmenter, plots=["budget"])
+    assert found.notes[0].startswith("was seen with a short side of ")
+    assert f"the picture {found.notes[0]}" in (tmp_path / "image.html").read_text(encoding="utf-8")

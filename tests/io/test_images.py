@@ -105,7 +105,7 @@ def test_whatever_a_decoder_raises_becomes_a_sentence(
 def test_damage_behind_the_first_frame(tmp_path: Path) -> None:
     """Its pixels are there; counting the frames meets the damage."""
     frames = [Image.fromarray(gradient() + number).convert("P") for number in range(3)]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
     content = (tmp_path / "a.gif").read_bytes()
     second = content.index(b"\x21\xf9", content.index(b"\x21\xf9") + 1)  # its graphic control extension
     (tmp_path / "a.gif").write_bytes(content[: second + 2] + b"\x04")
@@ -191,6 +191,14 @@ def test_deep_transparency() -> None:
         assert "50 % of the pixels are partly transparent" in notes[-1]
     multiplied = np.array([[[0, 100, 127, 128]]], np.uint8).astype(np.uint16) * 257
     assert decode(tiff_bytes(multiplied, extra=[1]), "x")[0].tolist() == [[[127, 227, 254]]]
+
+
+@pytest.mark.parametrize("colours", [4000, 65535])
+def test_half_of_sixteen_bits_is_half_transparent(colours: int) -> None:
+    """Alpha has the bits that the colours use, or all of them; never fewer because none of its values is high."""
+    pixels, notes = decode(png(np.array([[[colours, 0, 0, 32767]]], np.uint16)), "x")
+    assert pixels[0, 0, 1] in (127, 128)
+    assert "100 % of the pixels are partly transparent" in notes[-1]
 
 
 def test_deep_jpeg_2000() -> None:
@@ -282,6 +290,14 @@ def test_pixels_without_data_do_not_decide_what_is_white() -> None:
     ]
 
 
+def test_bands_of_arrays() -> None:
+    array = np.arange(30, dtype=np.uint8).reshape(2, 3, 5)
+    assert read_image(array, (3, 2, 1))[0, 0].tolist() == [2, 1, 0]
+    assert read_image(array, (5,))[0, 0].tolist() == [4, 4, 4]
+    with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8 RGB and not empty, got \(2, 3\)"):
+        read_image(array[..., 0], (1,))
+
+
 @pytest.mark.parametrize("bands", [(1, 2), (), (0, 1, 2), (True, 1, 2), (1.0, 2, 3), (1, 2, 3, 4)])
 def test_what_are_no_bands(bands: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="bands are three whole numbers from 1 on"):
@@ -353,6 +369,12 @@ def test_rare_modes_are_read(mode: str) -> None:
     clear = mode in ("PA", "RGBa", "La")
     assert pixels.tolist() == [[[255 if clear else 0] * 3] * 3] * 2
     assert bool(notes) == clear
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "I;16"])
+def test_what_is_read_can_be_written_to(mode: str) -> None:
+    """torch warns of arrays that cannot."""
+    assert read_image(Image.new(mode, (4, 3))).flags.writeable
 
 
 def test_empty_pil_images() -> None:

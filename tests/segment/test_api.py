@@ -238,7 +238,7 @@ def test_the_json_is_there_whole_or_not_at_all(
 
 def test_arguments_that_cannot_be_used_are_one_sentence(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
     out = segmenter(picture(), WORDS)
-    for stem in ("", "a/b", str(tmp_path)):
+    for stem in ("", "a/b", str(tmp_path), 3, "a\0"):
         with pytest.raises(ValueError, match="stem is how the names of the files begin"):
             out.save(tmp_path, stem)
     with pytest.raises(ValueError, match=r"opacity is a share, 0..1, got 'x'"):
@@ -356,9 +356,11 @@ def test_results_saved_in_a_loop_are_all_kept(segmenter: OpenVocabSegmenter, tmp
 
 def test_results_of_arrays_are_numbered(segmenter: OpenVocabSegmenter, tmp_path: Path) -> None:
     arrays = [picture() // number for number in (1, 2, 3)]
+    arrays.append(arrays[2].transpose(1, 0, 2).reshape(arrays[2].shape[1], -1, 3))
+    arrays.append(arrays[2].reshape(arrays[3].shape))  # the same bytes in another shape
     for _ in range(2):
         names = [segmenter(array, WORDS).save(tmp_path)[2].stem for array in arrays]
-        assert names == ["image", "image-2", "image-3"]
+        assert names == ["image", "image-2", "image-3", "image-4", "image-5"]
     assert [path.name for path in segmenter(arrays[2], WORDS).save(tmp_path, "image")][2] == "image.json"
 
 

@@ -160,6 +160,32 @@ def test_what_has_no_width_is_cut_off_at_the_ends_alone() -> None:
     assert load_vocabulary(names).has_background
 
 
+@pytest.mark.parametrize("sign", ["\u00ad", "\u200d", "\u200e", "\u202e", "\u2066", "\x07", "\u00a0", "\t"], ids=ascii)
+def test_signs_that_show_nothing_are_cut_off_at_the_ends(sign: str, log: list[str]) -> None:
+    assert load_vocabulary([f"{sign}cat", f"sky{sign}"]).classes == ("cat", "sky")
+    assert log == []
+    assert load_vocabulary(["cat", f"cat{sign}"]).classes == ("cat", "cat")
+    assert "'cat' stands in classes 0, 1" in log[0]
+    with pytest.raises(ValueError, match="are called 'background'"):
+        load_vocabulary(["background", f"background{sign}"])
+
+
+def test_signs_that_show_nothing_within_a_name_are_logged(log: list[str]) -> None:
+    names = [
+        "c\u00adat",
+        "d\tb",
+        "a\u00a0b",
+        "\u0645\u06cc\u200c\u0634\u0648\u062f",
+        "\U0001f468\u200d\U0001f33e",
+        "ca\0t",
+    ]
+    assert load_vocabulary(names).classes == tuple(names)
+    (line,) = log
+    assert "'c\\xadat', 'ca\\x00t' hold signs that show nothing" in line
+    with pytest.raises(ValueError, match="are called 'background'"):
+        load_vocabulary(["background", "back\u00adground"])
+
+
 def test_odd_names_are_fine(log: list[str]) -> None:
     rows = [["{}", "{0}"], ["a, b", "c|d"], ["Baum 🌳"], ["树"], ["x" * 500], ["%s\\n"], ["null"]]
     assert load_vocabulary(rows).names == tuple(map(tuple, rows))

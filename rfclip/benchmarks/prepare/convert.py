@@ -23,7 +23,10 @@ from tqdm import tqdm
 NO_LABEL = -1  # in a table: this value must not occur
 STALE = 600  # seconds after which a file under construction belongs to a run that was killed
 # What the readers raise for damaged files
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError, Image.DecompressionBombError)
+READ_ERRORS: tuple[type[Exception], ...] = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError),
+    *(MemoryError, Image.DecompressionBombError),
+)
 KILLED = "the process that read it was killed: too little memory, or the file crashes the reader; copy it again"
 Reader = Callable[[Path], np.ndarray]
 
