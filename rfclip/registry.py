@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from torch.nn import Module
+
 from rfclip.checks import check_block, near, shown
 
 _Class = TypeVar("_Class", bound=type)
@@ -15,10 +17,12 @@ class Registry:
 
     Args:
         what: the settings block that these classes serve, e.g. 'method'.
+        offers: what a class must define itself to be one of them, e.g. '__call__'; a registry of mmengine has others.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, offers: str = "__init__") -> None:
         self.what = what
+        self.offers = offers
         self._classes: dict[str, type] = {}
         self._others: list[Any] = []
 
@@ -55,7 +59,7 @@ class Registry:
 
         Raises:
             ValueError: an unknown type.
-            TypeError: no dict, or entries that the type does not take.
+            TypeError: no dict, a type that is none of these, or entries that it does not take.
         """
         if not isinstance(settings, Mapping):
             raise TypeError(f"{self.what} must be a dict such as dict(type={self.names()[0]!r}), got {shown(settings)}")
@@ -64,6 +68,11 @@ class Registry:
         if not callable(taker):
             raise ValueError(
                 f"{self.what}.type {shown(kind)} is not registered{near(kind, self.names())}; there are "
+                f"{', '.join(self.names())}"
+            )
+        if isinstance(taker, type) and not any(self.offers in vars(cls) for cls in taker.__mro__ if cls is not Module):
+            raise TypeError(
+                f"{self.what}.type {shown(kind)} is no {self.what}, which defines {self.offers}; there are "
                 f"{', '.join(self.names())}"
             )
         arguments = {key: value for key, value in settings.items() if key != "type"}

@@ -62,3 +62,13 @@ def test_wrong_blocks_are_one_sentence(block, error, says):
 def test_the_methods_are_listed_by_their_registry():
     assert METHODS.names()[:2] == ("RefocusCLIP", "RefocusCLIPRelease")
     assert {"MeanKK", "NACLIP", "ClearCLIP", "SCLIP", "MaskCLIP", "VanillaCLIP"} < set(METHODS.names())
+
+
+@pytest.mark.parametrize("name", ["FCNHead", "ResNet", "EncoderDecoder"])
+def test_what_mmseg_has_beside_methods_is_no_method(name):
+    import mmseg.models  # noqa: F401  (registers them)
+
+    with pytest.raises(
+        TypeError, match=f"method.type '{name}' is no method, which defines __call__; there are Refocus"
+    ):
+        METHODS.build({"type": name})

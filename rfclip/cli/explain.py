@@ -134,7 +134,7 @@ def explain_one(
     short_side = settings["segmenter"].short_side
     cut = cut_clause(resized_size(frame.image.shape[:2], short_side), short_side)
     note = sentence(str(picture.path), [*frame.notes, *filter(None, [cut])])
-    explain(frame.image, vocabulary, target.parent, name=target.name, note=note, **settings)
+    explain(frame.image, vocabulary, target.parent, name=target.name, note=note, source=picture.path, **settings)
     return [f"{target}.html", *filter(None, [note])]
 
 

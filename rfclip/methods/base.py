@@ -106,7 +106,7 @@ class Method(Protocol):
         """Encode normalised images (B, 3, H, W); show activations to `record`."""
 
 
-METHODS = Registry("method")
+METHODS = Registry("method", "__call__")
 
 
 def describe(method: Method) -> dict[str, Any]:

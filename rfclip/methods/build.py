@@ -27,8 +27,6 @@ def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Meth
     """
     block = {"type": "RefocusCLIP"} if settings is None else settings
     method = METHODS.build(block, also=("calibration_images",))
-    if not callable(method):
-        raise TypeError(f"method is a dense method, such as {', '.join(METHODS.names())}; {block['type']!r} is none")
     folder = block.get("calibration_images")
     if folder is not None and not isinstance(folder, (str, Path)):
         raise TypeError(f"calibration_images must be the path of a folder, got {shown(folder)}")

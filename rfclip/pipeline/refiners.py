@@ -32,15 +32,12 @@ class Refiner(Protocol):
         """
 
 
-REFINERS = Registry("refiner")
+REFINERS = Registry("refiner", "prepare")
 
 
 def build_refiner(settings: Mapping[str, Any] | None) -> Refiner | None:
     """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
-    refiner = None if settings is None else REFINERS.build(settings)
-    if refiner is not None and not hasattr(refiner, "prepare"):
-        raise TypeError(f"refiner is dict(type='PAMR', ...) or None, got {dict(settings or {})}")
-    return refiner
+    return None if settings is None else REFINERS.build(settings)
 
 
 @REFINERS.register

@@ -258,11 +258,9 @@ def _warn_about_hidden_signs(source: str, names: tuple[tuple[str, ...], ...]) ->
     """Log names that a tokenizer reads otherwise than a person, who does not see some of their signs."""
     hidden = [ascii(name) for row in names for name in row if _WITHIN.search(name)]
     if hidden:
-        print_log(
+        LOG.warning(
             f"Vocabulary '{source}': {', '.join(hidden[:3])}{', ...' if len(hidden) > 3 else ''} hold signs that show "
-            "nothing, and the tokenizer reads them: take them out.",
-            "current",
-            logging.WARNING,
+            "nothing, and the tokenizer reads them: take them out."
         )
 
 

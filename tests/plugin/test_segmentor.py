@@ -256,7 +256,11 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"method": {"type": "Refocus"}}, ValueError, "method.type 'Refocus' is not registered .* RefocusCLIP, "),
         ({"method": {"beta": 0.5}}, ValueError, "method.type None is not registered"),
         ({"method": {"type": "PAMR"}}, TypeError, "'PAMR' is none"),
-        ({"refiner": {"type": "MeanKK"}}, TypeError, "refiner is dict"),
+        (
+            {"refiner": {"type": "MeanKK"}},
+            TypeError,
+            "refiner.type .MeanKK. is no refiner, which defines prepare; there are PAMR",
+        ),
         ({"refiner": {"type": "CRF"}}, ValueError, "refiner.type 'CRF' is not registered; there are PAMR"),
         ({"data_preprocessor": {"type": "PaddingPreProcessor", "size_divisor": 32}}, TypeError, "size_divisor"),
     ],
