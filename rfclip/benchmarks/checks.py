@@ -98,9 +98,8 @@ def _looked_through(cfg: Config, benchmark: str, findings: list[Finding], progre
     _count(benchmark, len(pairs), is_sample, findings, notes)
     present = [(image, label) for image, label in pairs if image.is_file() and label.is_file()]
     with ThreadPoolExecutor() as pool:
-        looks = list(
-            progress(pool.map(lambda pair: look_at(pair[0], pair[1], convention, root), present), len(present))
-        )
+        made = pool.map(lambda pair: look_at(pair[0], pair[1], convention, root), present)
+        looks = list(progress(made, len(present)))
     findings += [*overall(looks, convention), *(finding for look in looks for finding in look.findings)]
     occurs = occurrences(looks, convention)
     absent = [name for name, count in occurs.items() if not count]
