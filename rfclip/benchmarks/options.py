@@ -13,7 +13,8 @@ from mmengine.config import Config
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
 from rfclip.benchmarks.configs import config_root
-from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, without_labels
+from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, type_name, without_labels
+from rfclip.checks import check_switch
 from rfclip.clip.loader import brings_weights
 from rfclip.runs.metric import MEASURES
 
@@ -151,25 +152,31 @@ def _check_evaluator(cfg: Config) -> None:
         ValueError: Another evaluator, several that differ in more than their metrics, or settings that it has not.
     """
     given = cfg.get("test_evaluator")
-    entries = [dict(entry or {}) for entry in (given if isinstance(given, (list, tuple)) else [given])]
-    metrics = dict.fromkeys(name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU")))
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    entries = [dict(entry) if isinstance(entry, Mapping) else {} for entry in listed]
+    metrics = [name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU"))]
     only = entries[0] if entries and all(entry == entries[0] for entry in entries) else {}
-    kind, alone = only.pop("type", None), only.get("format_only", False)  # with it, output_dir is what --out is
+    kind, alone = type_name({"type": only.pop("type", "")}), only.get("format_only", False)
+    check_switch("test_evaluator.format_only", alone)  # with it, output_dir is what --out is
     known = only.keys() <= _OWN | ({"output_dir"} if alone else set())
-    if kind not in ("ExactIoUMetric", "IoUMetric") or not metrics.keys() <= {"mIoU", *MEASURES} or not known:
+    if kind not in ("ExactIoUMetric", "IoUMetric") or not all(map(_is_measured, metrics)) or not known:
         raise ValueError(
             "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=..., iou_metrics=[...]), which gives "
             f"mIoU, aAcc and mAcc, and more with {' and '.join(map(repr, MEASURES))} (--out writes label maps); "
             f"got {given}"
         )
-    more = [name for name in metrics if name != "mIoU"]
+    more = [name for name in dict.fromkeys(metrics) if name != "mIoU"]
     cfg.test_evaluator = {"type": "ExactIoUMetric", "ignore_index": 255, **only}
     if more:
         cfg.test_evaluator.iou_metrics = more
 
 
 def _names(metrics: Any) -> list[Any]:
-    return [metrics] if isinstance(metrics, str) else list(metrics)
+    return list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+
+
+def _is_measured(metric: Any) -> bool:
+    return isinstance(metric, str) and metric in ("mIoU", *MEASURES)
 
 
 def _check_labels(cfg: Config, options: Options) -> None:

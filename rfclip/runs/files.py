@@ -10,12 +10,14 @@ from typing import Any
 
 import mmcv
 import numpy as np
+from mmengine import fileio
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 from PIL import Image
 
 from rfclip.clip.weights import hash_file
+from rfclip.plugin.loading import BACKEND, decoded
 from rfclip.runs.areas import image_name
 
 
@@ -95,13 +97,17 @@ def _inside(image: str | Path, root: str | None) -> Path:
 
 
 def _paint(sample: Mapping[str, Any], path: Path) -> None:
-    """The labels, if there are any, and the prediction on the picture, side by side, by mmsegmentation's visualizer."""
+    """The labels, if there are any, and the prediction on the picture, side by side, by mmsegmentation's visualizer.
+
+    The picture is decoded as the network's was.
+    """
     drawn = SegDataSample()
     for key in ("gt_sem_seg", "pred_sem_seg"):
         if key in sample:
-            drawn.set_data({key: PixelData(data=sample[key]["data"])})
-    image = mmcv.imread(sample["img_path"], channel_order="rgb")
-    Visualizer.get_current_instance().add_datasample(path.name, image, drawn, out_file=str(path))
+            drawn.set_data({key: PixelData(data=sample[key]["data"].cpu().numpy())})
+    content, ours = fileio.get(sample["img_path"]), sample.get("decoder") == BACKEND
+    image = decoded(content, sample["img_path"])[0] if ours else mmcv.imfrombytes(content)
+    Visualizer.get_current_instance().add_datasample(path.name, image[..., ::-1], drawn, out_file=str(path))
     if not path.is_file():
         raise OSError(f"{path} could not be written")
 
