@@ -290,7 +290,7 @@ def test_more_than_256_classes_are_read_and_written_whole(write: Write) -> None:
     assert results["per_class"]["n290"]["Acc"] is not None and results["per_class"]["n255"]["Acc"] is not None
     assert "labels outside" not in str(results["alarms"])
     with Image.open("out/a.png") as written:
-        assert np.asarray(written).dtype == np.uint16
+        assert written.mode.startswith("I") and np.asarray(written).max() > 255  # Pillow 10 reads 16 bits as mode I
 
 
 def test_labels_of_more_than_8_bits_are_no_other_class(write: Write) -> None:
