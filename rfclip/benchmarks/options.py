@@ -75,7 +75,7 @@ def build_config(options: Options) -> Config:
 
     Raises:
         FileNotFoundError: No such config.
-        ValueError: An unknown profile, or a data root that cannot be moved.
+        ValueError: An unknown profile, a data root that cannot be moved, or a setting that would not count.
     """
     if not Path(options.config).is_file():
         raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
@@ -98,6 +98,8 @@ def build_config(options: Options) -> Config:
         _move_data(cfg, options.data_root)
     check_keys(cfg, options.cfg_options)
     _merge(cfg, options.cfg_options)
+    if cfg.get("load_from"):
+        raise ValueError(f"load_from={cfg.load_from!r} is not read: give the weights as CHECKPOINT or clip.pretrained")
     check_loader(cfg)
     _check_evaluator(cfg)
     _check_labels(cfg, options)

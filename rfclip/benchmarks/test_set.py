@@ -79,8 +79,9 @@ def check_loader(cfg: Config) -> None:
 
 def _check_part(part: Mapping[str, Any]) -> None:
     """See that what is read of a data set's block, here and in mmseg, is of the type that it is taken for."""
-    prefix, pipeline = part.get("data_prefix", {}), part.get("pipeline", [])
-    if not isinstance(prefix, Mapping) or not all(isinstance(folder, str) for folder in prefix.values()):
+    prefix, pipeline = part.get("data_prefix", {"img_path": ""}), part.get("pipeline", [])
+    folders = list(prefix.values()) if isinstance(prefix, Mapping) and "img_path" in prefix else [None]
+    if not all(isinstance(folder, str) for folder in folders):
         raise ValueError(f"data_prefix of a data set must be dict(img_path=..., seg_map_path=...), got {prefix!r}")
     if not isinstance(pipeline, (list, tuple)):
         raise ValueError(f"pipeline of a data set must be a list of transforms, got {pipeline!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,9 @@ def _paint(sample: Mapping[str, Any], path: Path) -> None:
             drawn.set_data({key: PixelData(data=sample[key]["data"].cpu().numpy())})
     content, ours = fileio.get(sample["img_path"]), sample.get("decoder") == BACKEND
     image = decoded(content, sample["img_path"])[0] if ours else mmcv.imfrombytes(content)
-    Visualizer.get_current_instance().add_datasample(path.name, image[..., ::-1], drawn, out_file=str(path))
+    visualizer = Visualizer.get_current_instance()
+    draw = inspect.unwrap(type(visualizer).add_datasample)  # as it is, it draws in the first process only
+    draw(visualizer, path.name, image[..., ::-1], drawn, out_file=str(path))
     if not path.is_file():
         raise OSError(f"{path} could not be written")
 

@@ -90,6 +90,12 @@ def test_pictures_that_differ_in_the_suffix_only_keep_it(write: Write) -> None:
     assert files("out") == ["a/1.jpg.png", "a/1.png.png", "b/1.jpg.png", "b/2.jpg.png"]
 
 
+def test_other_processes_than_the_first_paint_too(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmengine.dist.utils.is_main_process", lambda: False)  # asked by mmengine's visualizers
+    run(changed(write(), show_dir="show"))
+    assert files("show") == [f"{name}.png" for name in NAMES]
+
+
 @pytest.mark.parametrize(("out", "show"), [("data/ann", None), ("same", "same")])
 def test_nothing_of_the_data_set_or_of_the_run_is_overwritten(write: Write, out: str, show: str | None) -> None:
     options = write()
@@ -155,6 +161,8 @@ def test_settings_of_the_loader_count_every_image_once(write: Write, config: str
         ("own['data_prefix'] = None", "data_prefix of a data set must be dict(img_path=..., seg_map_path=...)"),
         ("own['data_prefix']['seg_map_path'] = None", "data_prefix of a data set must be dict(img_path=..., seg"),
         ("own['pipeline'] = None", "pipeline of a data set must be a list of transforms, got None"),
+        ("own['data_prefix'] = dict(img_dir='img', ann_dir='ann')", "data_prefix of a data set must be dict(img_path"),
+        ("load_from = 'a.pth'", "load_from='a.pth' is not read: give the weights as CHECKPOINT"),
         ("pipeline.pop()", "must end in dict(type='PackSegInputs')"),
         ("pipeline.insert(2, dict(type='RandomFlip', prob=1.0))", "RandomFlip after LoadAnnotations flips the label"),
         ("test_evaluator = dict(iou_metrics=None)", "test_evaluator must be dict(type='ExactIoUMetric'"),
@@ -408,6 +416,8 @@ def test_a_vocabulary_of_other_words_is_taken(write: Write, vocabulary: list[Any
         ("test_dataloader.dataset.pipeline.1.scal", "did you mean test_dataloader.dataset.pipeline.1.scale?"),
         ("test_dataloader.dataset.pipeline.9.scale", "is a list of 4, so '9' is no entry"),
         ("test_evaluator.ignore_indx", "did you mean test_evaluator.ignore_index?"),
+        ("test_dataloader.dataset.data_prefix.img_dir", "nothing reads an entry 'img_dir' in test_dataloader.dataset"),
+        ("test_dataloader.dataset.metainfo.clases", "did you mean test_dataloader.dataset.metainfo.classes?"),
         ("env_cfg.cudnn_benchmrk", "did you mean env_cfg.cudnn_benchmark?"),
         ("anything", "nothing reads an entry 'anything'"),
         ("work_dir", "give --work-dir"),
