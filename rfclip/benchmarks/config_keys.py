@@ -24,6 +24,10 @@ _TOP = {  # what is read of a config beside the arguments of mmengine's Runner
 }  # fmt: skip
 _OPTIONS = {"work_dir": "--work-dir", "launcher": "--launcher"}  # the command line's own, whatever the config says
 _LOADER = {"dataset", "num_batch_per_epoch", "disable_subprocess_warning"}  # mmengine's, beside those of torch
+_ENTRIES = {  # what mmsegmentation's data sets read in these blocks of theirs
+    "data_prefix": {"img_path", "seg_map_path"},
+    "metainfo": {"classes", "palette"},
+}
 _MMENGINES = ("_delete_", "_scope_")  # entries that every block may have
 _NEARER = 0.8
 _NEAR = 0.75  # similarity of two names, 0 to 1, from which one may be the other misspelt
@@ -77,7 +81,7 @@ def _check(cfg: Config, parts: Sequence[str]) -> None:
         if not isinstance(block, Mapping):
             return  # None, or a value that a dict replaces: whoever builds it says whether it fits
         _check_part(block, parts, depth)
-        block = block.get(part)
+        block = block.get(part, {} if part in _ENTRIES else None)
 
 
 def _check_part(block: Mapping[str, Any], parts: Sequence[str], depth: int) -> None:
@@ -104,6 +108,9 @@ def _readable(block: Mapping[str, Any], place: str) -> tuple[set[str], bool]:
         return {*inspect.signature(Runner).parameters, "auto_scale_lr"} - {"cfg"} | _TOP, True
     if place == "test_dataloader":
         return _LOADER | {*inspect.signature(DataLoader).parameters}, True
+    known = _ENTRIES.get(place.rpartition(".")[2])
+    if known is not None:
+        return known | set(block), True
     kind = block.get("type")
     if isinstance(kind, str):
         kind = next((found for registry in _REGISTRIES if (found := _get(registry, kind)) is not None), None)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
-import mmcv
 import numpy as np
+from mmcv.transforms import LoadImageFromFile, RandomFlip
 from mmengine import fileio
 from mmengine.dataset import Compose
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
+from rfclip.io.formats import NotReadError, open_picture
 from rfclip.io.images import DAMAGE
 from rfclip.runs.areas import DataError, fingerprint
 from rfclip.words.vocabulary import distinct_colours
@@ -77,6 +79,8 @@ class COCOObjectDataset(BaseSegDataset):
 class ExactLabels(LoadAnnotations):
     """mmsegmentation's LoadAnnotations for label maps of any depth: it casts to 8 bits, where 261 becomes class 5.
 
+    They are read by Pillow, whatever `imdecode_backend` is, and only of the kinds that pictures are read of.
+
     Args:
         like: Whose settings it takes over.
         void: Label of what does not count: zeros where 1 is taken off, and classes that the data set leaves out.
@@ -91,6 +95,7 @@ class ExactLabels(LoadAnnotations):
 
         Raises:
             DataError: It is no image of one whole number per pixel, or two settings contradict each other.
+            OSError: It is not there, or damaged.
         """
         path, reduce = results["seg_map_path"], bool(results.get("reduce_zero_label", False))
         if self.reduce_zero_label not in (None, reduce):
@@ -98,9 +103,11 @@ class ExactLabels(LoadAnnotations):
                 f"reduce_zero_label is {self.reduce_zero_label} in LoadAnnotations, but {reduce} in the data set: "
                 "set it in the data set alone"
             )
-        read = fileio.get(path, backend_args=self.backend_args)
-        found = mmcv.imfrombytes(read, flag="unchanged", backend=self.imdecode_backend)
-        found = found[..., 0] if found.ndim == 3 and found.shape[2] == 1 else found
+        try:
+            with open_picture(io.BytesIO(fileio.get(path, backend_args=self.backend_args))) as image:
+                found = np.asarray(image)
+        except NotReadError as error:
+            raise DataError(f"label map {path} is {error.kind}, which is not read: save it as PNG") from error
         if found.ndim != 2 or found.dtype.kind not in "bui":
             kind = f"{found.shape[2]} channels of colour" if found.ndim == 3 else f"numbers of type {found.dtype}"
             raise DataError(f"label map {path} holds {kind}, expected one class index per pixel: convert it")
@@ -122,11 +129,22 @@ class CheckedPipeline:
     Args:
         pipeline: The transforms, from what the data set knows of an image to what the model gets.
         void: As in :class:`ExactLabels`, which replaces LoadAnnotations.
+
+    Raises:
+        ValueError: Label maps would be flipped.
     """
 
     def __init__(self, pipeline: Compose, void: int = 255) -> None:
-        steps = (ExactLabels(step, void) if type(step) is LoadAnnotations else step for step in pipeline.transforms)
-        self.pipeline = Compose([*steps])
+        steps = [ExactLabels(step, void) if type(step) is LoadAnnotations else step for step in pipeline.transforms]
+        self.pipeline = Compose(steps)
+        labels = [index for index, step in enumerate(steps) if isinstance(step, ExactLabels)]
+        if labels and any(isinstance(step, RandomFlip) for step in steps[labels[0] :]):
+            raise ValueError(
+                "RandomFlip after LoadAnnotations flips the label maps too, but results are flipped back: put "
+                "LoadAnnotations behind it"
+            )
+        loaders = [step.imdecode_backend for step in steps if isinstance(step, LoadImageFromFile)]
+        self.decoder = loaders[0] if loaders else "cv2"
 
     def __call__(self, info: dict[str, Any]) -> Any:
         """Transform; ``info`` is the data set's own of one image.
@@ -145,7 +163,9 @@ class CheckedPipeline:
             raise DataError(f"{files} cannot be read ({type(error).__name__}: {words(error)})") from error
         if transformed is None:
             raise DataError(f"a step of the pipeline drops {files}, but every image counts: take that step out")
-        transformed["data_samples"].set_metainfo({**known, "fingerprint": data})
+        if "data_samples" not in transformed:
+            raise DataError("the pipeline of the data set must end in dict(type='PackSegInputs')")
+        transformed["data_samples"].set_metainfo({**known, "fingerprint": data, "decoder": self.decoder})
         return transformed
 
 

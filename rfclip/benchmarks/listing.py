@@ -18,6 +18,7 @@ from mmseg.registry import DATASETS
 from rfclip.benchmarks.datasets import missing_data
 from rfclip.benchmarks.label_checks import shortened
 from rfclip.benchmarks.test_set import loads_labels, named_infos, part_configs, parts, type_name
+from rfclip.runs.files import whole
 from rfclip.words.vocabulary import Vocabulary
 
 _LISTED = {"pipeline": [], "test_mode": True, "lazy_init": False}  # of a data set that is not read
@@ -42,13 +43,14 @@ def list_dataset(cfg: Config) -> Any:
         part.update(_LISTED)
     dataset = DATASETS.build(listed.test_dataloader.dataset)
     dataset.full_init()
-    counts = Counter(Path(info["img_path"]) for _, info in named_infos(dataset))
-    twice = [path for path, count in counts.items() if count > 1]  # however they are spelt
-    if twice:
+    images = [info["img_path"] for _, info in named_infos(dataset)]
+    counts = Counter(map(whole, images))  # however they are spelt
+    twice = next((image for image in images if counts[whole(image)] > 1), None)
+    if twice is not None:
         lists = ", ".join(
             dict.fromkeys(str(part.ann_file or part.data_prefix.get("img_path")) for part in parts(dataset))
         )
-        raise ValueError(f"{twice[0]} stands {counts[twice[0]]} times in {lists}: take out what is double")
+        raise ValueError(f"{twice} stands {counts[whole(twice)]} times in {lists}: take out what is double")
     _check_names(dataset, cfg.test_evaluator)
     return dataset
 
@@ -96,23 +98,23 @@ def _check_listed(part: Mapping[str, Any]) -> None:
     dataset = DATASETS.build({**part, **_LISTED, "lazy_init": True})
     if not isinstance(dataset, BaseDataset):
         raise ValueError(f"test_dataloader.dataset must be a BaseDataset of mmengine, got {type(dataset).__name__}")
-    infos = dataset.load_data_list()
     listed = dataset.ann_file if Path(dataset.ann_file or ".").is_file() else ""
+    if listed and type(dataset).load_data_list is BaseSegDataset.load_data_list:
+        _check_lines(Path(listed), Path(dataset.data_prefix.get("img_path") or "."))
+    infos = dataset.load_data_list()
     if not infos and listed:
         raise FileNotFoundError(f"{listed} (ann_file) names no image: write one name per line, without suffix")
-    if listed and type(dataset).load_data_list is BaseSegDataset.load_data_list:
-        text = Path(listed).read_text(encoding="utf-8")
-        blank = sum(not line.strip() for line in text.splitlines())
-        if text.startswith("\ufeff"):
-            raise ValueError(f"{listed} starts with a byte order mark, a part of the first name then: save it without")
-        if blank:
-            raise ValueError(f"{listed} has {blank} blank lines, and every line is a name: take them out")
     if infos:
         _check_indices(part.get("indices"), len(infos))
     if loads_labels(part) and infos and not any(info.get("seg_map_path") for info in infos):
         raise ValueError(
             "the pipeline reads label maps (LoadAnnotations), but the data set knows none: give "
             "data_prefix.seg_map_path, or take LoadAnnotations out for label maps without scores, and give --out"
+        )
+    if loads_labels(part) and not listed and getattr(dataset, "img_suffix", None) == "":
+        raise ValueError(
+            "img_suffix is empty, so that label maps cannot be told from the names of the pictures: give the suffix, "
+            "or list the names in ann_file"
         )
     if getattr(dataset, "backend_args", None):
         return  # elsewhere than on this disk
@@ -123,11 +125,30 @@ def _check_listed(part: Mapping[str, Any]) -> None:
             raise FileNotFoundError(_none_there(dataset, Path(folder or "."), paths, suffix))
 
 
+def _check_lines(path: Path, folder: Path) -> None:
+    """See that every line of a list is a name in a folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}): save it as such, with one name per line") from error
+    blank = sum(not line.strip() for line in text.splitlines())
+    absolute = next((line for line in text.splitlines() if Path(line.strip()).is_absolute()), None)
+    if text.startswith("\ufeff"):
+        raise ValueError(f"{path} starts with a byte order mark, a part of the first name then: save it without")
+    if blank:
+        raise ValueError(f"{path} has {blank} blank lines, and every line is a name: take them out")
+    if "\0" in text:
+        raise ValueError(f"{path} holds zero bytes, which no name can: save it as UTF-8 text")
+    if absolute is not None:
+        raise ValueError(f"{path} has the line {absolute!r}, but names are relative to {folder}, without suffix")
+
+
 def _check_indices(indices: Any, count: int) -> None:
     """See that the images of a data set's ``indices`` are some, and there; a number above all takes all."""
-    is_list = isinstance(indices, (list, tuple))
-    there = all(isinstance(index, int) and -count <= index < count for index in indices) if is_list else True
-    if indices is not None and (not indices or not there):
+    listed = list(indices) if isinstance(indices, (list, tuple)) else [indices]
+    whole_numbers = all(isinstance(index, int) and not isinstance(index, bool) for index in listed)
+    there = all(-count <= index < count for index in listed) if whole_numbers and listed != [indices] else True
+    if indices is not None and not (indices and whole_numbers and there):
         raise ValueError(
             f"test_dataloader.dataset.indices leaves no image, or names one that is not there: got {indices}, expected "
             f"a number of images, or a list of some of 0..{count - 1}"

@@ -12,7 +12,8 @@ from mmengine.config import Config
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
 from rfclip.benchmarks.configs import config_root, find_profile
-from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, without_labels
+from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, type_name, without_labels
+from rfclip.checks import check_switch
 from rfclip.clip.loader import brings_weights
 from rfclip.runs.metric import MEASURES
 
@@ -72,7 +73,7 @@ def build_config(options: Options) -> Config:
 
     Raises:
         FileNotFoundError: No such config.
-        ValueError: An unknown profile, or a data root that cannot be moved.
+        ValueError: An unknown profile, a data root that cannot be moved, or a setting that would not count.
     """
     if not Path(options.config).is_file():
         raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
@@ -98,6 +99,8 @@ def build_config(options: Options) -> Config:
         part.data_root = str(Path(str(options.data_root), *old.parts[1:]))
     check_keys(cfg, options.cfg_options)
     _merge(cfg, options.cfg_options)
+    if cfg.get("load_from"):
+        raise ValueError(f"load_from={cfg.load_from!r} is not read: give the weights as CHECKPOINT or clip.pretrained")
     check_loader(cfg)
     _check_evaluator(cfg)
     _check_labels(cfg, options)
@@ -132,22 +135,31 @@ def _check_evaluator(cfg: Config) -> None:
         ValueError: Another evaluator, several that differ in more than their metrics, or settings that it has not.
     """
     given = cfg.get("test_evaluator")
-    entries = [dict(entry or {}) for entry in (given if isinstance(given, (list, tuple)) else [given])]
-    named = (entry.pop("iou_metrics", "mIoU") for entry in entries)
-    metrics = dict.fromkeys(name for names in named for name in ([names] if isinstance(names, str) else names))
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    entries = [dict(entry) if isinstance(entry, Mapping) else {} for entry in listed]
+    metrics = [name for entry in entries for name in _names(entry.pop("iou_metrics", "mIoU"))]
     only = entries[0] if entries and all(entry == entries[0] for entry in entries) else {}
-    kind, alone = only.pop("type", None), only.get("format_only", False)  # with it, output_dir is what --out is
+    kind, alone = type_name({"type": only.pop("type", "")}), only.get("format_only", False)
+    check_switch("test_evaluator.format_only", alone)  # with it, output_dir is what --out is
     known = only.keys() <= _OWN | ({"output_dir"} if alone else set())
-    if kind not in ("ExactIoUMetric", "IoUMetric") or not metrics.keys() <= {"mIoU", *MEASURES} or not known:
+    if kind not in ("ExactIoUMetric", "IoUMetric") or not all(map(_is_measured, metrics)) or not known:
         raise ValueError(
             "test_evaluator must be dict(type='ExactIoUMetric', ignore_index=..., iou_metrics=[...]), which gives "
             f"mIoU, aAcc and mAcc, and more with {' and '.join(map(repr, MEASURES))} (--out writes label maps); "
             f"got {given}"
         )
-    more = [name for name in metrics if name != "mIoU"]
+    more = [name for name in dict.fromkeys(metrics) if name != "mIoU"]
     cfg.test_evaluator = {"type": "ExactIoUMetric", "ignore_index": 255, **only}
     if more:
         cfg.test_evaluator.iou_metrics = more
+
+
+def _names(metrics: Any) -> list[Any]:
+    return list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+
+
+def _is_measured(metric: Any) -> bool:
+    return isinstance(metric, str) and metric in ("mIoU", *MEASURES)
 
 
 def _check_labels(cfg: Config, options: Options) -> None:

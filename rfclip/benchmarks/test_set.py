@@ -19,7 +19,7 @@ _LEFT_OUT = {  # entries of test_dataloader by which images would be missing
     "batch_sampler": "is not used, because a test shows every image once: give test_dataloader.batch_size alone",
 }
 
-_LISTED = {"pipeline": [], "test_mode": True, "lazy_init": False}  # of a data set that is not read
+_TEXTS = ("data_root", "ann_file", "img_suffix", "seg_map_suffix")
 
 
 def type_name(block: Mapping[str, Any]) -> str:
@@ -61,7 +61,8 @@ def check_loader(cfg: Config) -> None:
     Raises:
         ValueError: A setting would leave images out, or show some twice.
     """
-    part_configs(cfg)
+    for part in part_configs(cfg):
+        _check_part(part)
     loader = cfg.test_dataloader
     for key, why in _LEFT_OUT.items():
         if loader.get(key) is not None:
@@ -74,6 +75,20 @@ def check_loader(cfg: Config) -> None:
         )
     if loader.pop("drop_last", False):
         print_log("test_dataloader.drop_last is not used: the last batch counts, even if it is not full.", "current")
+
+
+def _check_part(part: Mapping[str, Any]) -> None:
+    """See that what is read of a data set's block, here and in mmseg, is of the type that it is taken for."""
+    prefix, pipeline = part.get("data_prefix", {"img_path": ""}), part.get("pipeline", [])
+    folders = list(prefix.values()) if isinstance(prefix, Mapping) and "img_path" in prefix else [None]
+    if not all(isinstance(folder, str) for folder in folders):
+        raise ValueError(f"data_prefix of a data set must be dict(img_path=..., seg_map_path=...), got {prefix!r}")
+    if not isinstance(pipeline, (list, tuple)):
+        raise ValueError(f"pipeline of a data set must be a list of transforms, got {pipeline!r}")
+    for key in _TEXTS:
+        value = part.get(key) or ""
+        if not isinstance(value, str) or (part.get(key, "") is None and key != "data_root"):
+            raise ValueError(f"{key} of a data set must be a text, got {part[key]!r}")
 
 
 def parts(dataset: Any) -> list[BaseDataset]:

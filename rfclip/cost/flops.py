@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from rfclip import methods
@@ -52,9 +53,20 @@ class Cost:
 def count_flops(task: Callable[[], object]) -> int:
     """Count the operations of a task: matrix products, convolutions, attention and factorisations."""
     counter = FlopCounterMode(display=False, custom_mapping=_MISSING)
-    with counter:
+    with counter, _WithoutOut():
         task()
     return counter.get_total_flops()
+
+
+class _WithoutOut(TorchDispatchMode):
+    """Hands the counter an operation without its `out`, of which that of torch 2.3 makes a TypeError."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(kwargs.get("out"), Tensor):
+            return func(*args, **kwargs)
+        rest = {name: value for name, value in kwargs.items() if name != "out"}
+        return kwargs["out"].copy_(func.overloadpacket(*args, **rest))
 
 
 def count_parameters(model: str | Mapping[str, Any]) -> tuple[int, int]:

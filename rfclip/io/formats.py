@@ -47,6 +47,7 @@ class NotReadError(ValueError):
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"is {kind}, which is not read: {CURE}")
+        self.kind = kind
 
 
 def open_picture(file: str | Path | BinaryIO) -> Image.Image:

@@ -53,15 +53,24 @@ class LoadImageFromFile(MmcvLoader):
         return results
 
     def _read(self, path: str) -> np.ndarray:
-        content = mmengine.fileio.get(path, backend_args=self.backend_args)
-        if is_plain_jpeg(content):
-            image = mmcv.imfrombytes(content, flag="color", backend="cv2")
-            if image is None:
-                raise ValueError(f"{path!r} cannot be read as an image: OpenCV decodes none of it")
-            return image
-        pixels, clauses = decode(content, path)
+        image, clauses = decoded(mmengine.fileio.get(path, backend_args=self.backend_args), path)
         kind = re.sub(r"[\d.]+", "", " ".join(clauses))
         if clauses and kind not in self._said:
             self._said.add(kind)
             print_log(f"{sentence(path, clauses)} (said once of its kind)", "current", logging.WARNING)
-        return np.ascontiguousarray(pixels[..., ::-1])
+        return image
+
+
+def decoded(content: bytes, path: str) -> tuple[np.ndarray, list[str]]:
+    """What the transform makes of a file's bytes: (H, W, 3) BGR uint8, and what was guessed, as clauses.
+
+    Raises:
+        ValueError: no readable picture; the sentence names `path`.
+    """
+    if not is_plain_jpeg(content):
+        pixels, clauses = decode(content, path)
+        return np.ascontiguousarray(pixels[..., ::-1]), clauses
+    image = mmcv.imfrombytes(content, flag="color", backend="cv2")
+    if image is None:
+        raise ValueError(f"{path!r} cannot be read as an image: OpenCV decodes none of it")
+    return image, []

@@ -56,6 +56,7 @@ class PaddingPreProcessor(SegDataPreProcessor):
 
         Raises:
             RuntimeError: asked for training.
+            ValueError: an image has neither 3 channels nor 1.
         """
         if training:
             raise RuntimeError("RFCLIP is training-free: there is nothing to preprocess for training")
@@ -73,6 +74,10 @@ class PaddingPreProcessor(SegDataPreProcessor):
         return {"inputs": stacked, "data_samples": samples}
 
     def _normalised(self, image: Tensor) -> Tensor:
+        if image.shape[0] not in (1, 3):
+            raise ValueError(
+                f"images need 3 channels, got {image.shape[0]}: take LoadImageFromFile with color_type='color'"
+            )
         if self.channel_conversion and image.shape[0] == 3:
             image = image.flip(0)
         image = image.float()

@@ -10,12 +10,13 @@ from typing import Any
 
 import mmcv
 import numpy as np
+from mmengine import fileio
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
-from mmseg.structures import SegDataSample
 from PIL import Image
 
 from rfclip.clip.weights import hash_file
+from rfclip.plugin.loading import BACKEND, decoded
 from rfclip.runs.areas import image_name
 
 
@@ -48,13 +49,14 @@ class RunFiles:
         paths = self.paths(image).items()
         return all(path.is_file() and written.get(kind) == _fingerprint(path) for kind, path in paths)
 
-    def write(self, sample: Mapping[str, Any], num_classes: int) -> dict[str, str]:
+    def write(self, sample: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, str]:
         """Write the files of one picture.
 
         Args:
             sample: What mmengine's Evaluator hands to a metric: `img_path`, `pred_sem_seg` and, if any, `gt_sem_seg`
                 and `reduce_zero_label`, by which the label map gets the data set's own convention.
-            num_classes: C; label maps have 16 bits where 8 are too few for the last class.
+            meta: `classes`, C names, and for paintings `palette`; label maps have 16 bits where 8 are too few for the
+                last class.
 
         Returns:
             A fingerprint of each file, by kind.
@@ -65,10 +67,10 @@ class RunFiles:
         if "out" in paths:
             first = int(bool(sample.get("reduce_zero_label", False)))
             labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy() + first
-            depth = np.uint8 if num_classes - 1 + first <= 255 else np.uint16
+            depth = np.uint8 if len(meta["classes"]) - 1 + first <= 255 else np.uint16
             Image.fromarray(labels.astype(depth)).save(paths["out"])
         if "show_dir" in paths:
-            _paint(sample, paths["show_dir"])
+            _paint(sample, meta, paths["show_dir"])
         return {kind: _fingerprint(path) for kind, path in paths.items()}
 
 
@@ -94,14 +96,20 @@ def _inside(image: str | Path, root: str | None) -> Path:
     return name.relative_to(name.anchor)
 
 
-def _paint(sample: Mapping[str, Any], path: Path) -> None:
-    """The labels, if there are any, and the prediction on the picture, side by side, by mmsegmentation's visualizer."""
-    drawn = SegDataSample()
+def _paint(sample: Mapping[str, Any], meta: Mapping[str, Any], path: Path) -> None:
+    """The labels, if there are any, and the prediction on the picture, side by side, by mmsegmentation's visualizer.
+
+    The picture is decoded as the network's was.
+    """
+    content, ours = fileio.get(sample["img_path"]), sample.get("decoder") == BACKEND
+    image = (decoded(content, sample["img_path"])[0] if ours else mmcv.imfrombytes(content))[..., ::-1]
+    visualizer: Any = Visualizer.get_current_instance()
+    panels = []
     for key in ("gt_sem_seg", "pred_sem_seg"):
-        if key in sample:
-            drawn.set_data({key: PixelData(data=sample[key]["data"])})
-    image = mmcv.imread(sample["img_path"], channel_order="rgb")
-    Visualizer.get_current_instance().add_datasample(path.name, image, drawn, out_file=str(path))
+        if key in sample:  # not by add_datasample, which draws in the first process only
+            labels = PixelData(data=sample[key]["data"].cpu().numpy())
+            panels.append(visualizer._draw_sem_seg(image, labels, meta["classes"], meta["palette"]))
+    mmcv.imwrite(mmcv.rgb2bgr(np.hstack(panels)), str(path))
     if not path.is_file():
         raise OSError(f"{path} could not be written")
 

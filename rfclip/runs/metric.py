@@ -170,7 +170,7 @@ class ExactIoUMetric(IoUMetric):
         classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
             areas = self._count(sample, classes)
-            areas = replace(areas, written=self.files.write(sample, classes))
+            areas = replace(areas, written=self.files.write(sample, self.dataset_meta))
             if self.log is not None:
                 self.log.append(areas)
             self.results.append(areas)

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from rfclip.benchmarks.options import Options, build_config
+from rfclip.plugin.loading import LoadImageFromFile
 from rfclip.runs.compare import Measured, compare
 from rfclip.runs.run import UserError, is_finished, run
 from rfclip.runs.summary import read_results, table
 from tests.runs.test_run import ROOT, command
+from tests.support.tiff_files import tiff_bytes
 
 PIPELINE = """[
     dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]"""
@@ -88,6 +90,12 @@ def test_pictures_that_differ_in_the_suffix_only_keep_it(write: Write) -> None:
     assert files("out") == ["a/1.jpg.png", "a/1.png.png", "b/1.jpg.png", "b/2.jpg.png"]
 
 
+def test_other_processes_than_the_first_paint_too(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmengine.dist.utils.is_main_process", lambda: False)  # asked by mmengine's visualizers
+    run(changed(write(), show_dir="show"))
+    assert files("show") == [f"{name}.png" for name in NAMES]
+
+
 @pytest.mark.parametrize(("out", "show"), [("data/ann", None), ("same", "same")])
 def test_nothing_of_the_data_set_or_of_the_run_is_overwritten(write: Write, out: str, show: str | None) -> None:
     options = write()
@@ -145,6 +153,21 @@ def test_settings_of_the_loader_count_every_image_once(write: Write, config: str
         ("test_dataloader['sampler'] = dict(type='InfiniteSampler')", "sampler must be one of"),
         ("test_dataloader['dataset']['indices'] = 0", "indices leaves no image"),
         ("test_dataloader['dataset']['indices'] = [9]", "a list of some of 0..2"),
+        ("test_dataloader['dataset']['indices'] = [True, False, True]", "a list of some of 0..2"),
+        ("test_dataloader['dataset']['indices'] = '1'", "got 1, expected a number of images"),
+        ("own['img_suffix'] = None", "img_suffix of a data set must be a text, got None"),
+        ("own['img_suffix'] = ('.jpg', '.png')", "img_suffix of a data set must be a text, got ('.jpg', '.png')"),
+        ("own['img_suffix'] = ''", "img_suffix is empty, so that label maps cannot be told"),
+        ("own['data_prefix'] = None", "data_prefix of a data set must be dict(img_path=..., seg_map_path=...)"),
+        ("own['data_prefix']['seg_map_path'] = None", "data_prefix of a data set must be dict(img_path=..., seg"),
+        ("own['pipeline'] = None", "pipeline of a data set must be a list of transforms, got None"),
+        ("own['data_prefix'] = dict(img_dir='img', ann_dir='ann')", "data_prefix of a data set must be dict(img_path"),
+        ("load_from = 'a.pth'", "load_from='a.pth' is not read: give the weights as CHECKPOINT"),
+        ("pipeline.pop()", "must end in dict(type='PackSegInputs')"),
+        ("pipeline.insert(2, dict(type='RandomFlip', prob=1.0))", "RandomFlip after LoadAnnotations flips the label"),
+        ("test_evaluator = dict(iou_metrics=None)", "test_evaluator must be dict(type='ExactIoUMetric'"),
+        ("test_evaluator = dict(iou_metrics=[['mIoU']])", "test_evaluator must be dict(type='ExactIoUMetric'"),
+        ("test_evaluator = dict(format_only='yes')", "test_evaluator.format_only must be True or False, got 'yes'"),
         ("test_dataloader['dataset'] = [own]", "needs test_dataloader=dict(dataset=dict(type=...)"),
         ("test_dataloader = None", "needs test_dataloader=dict(dataset=dict(type=...)"),
         ("test_dataloader['dataset']['type'] = 'PascalVOCDataset'", "PascalVOCDataset needs ann_file, a list"),
@@ -172,6 +195,10 @@ def test_what_cannot_be_run_is_one_sentence_before_any_work(write: Write, config
         ("ann_file='empty.txt'", "data/empty.txt (ann_file) names no image"),
         ("ann_file='blank.txt'", "data/blank.txt has 1 blank lines"),
         ("ann_file='marked.txt'", "data/marked.txt starts with a byte order mark"),
+        ("ann_file='absolute.txt'", "data/absolute.txt has the line '/a/1', but names are relative to data/img"),
+        ("ann_file='zero.txt'", "data/zero.txt holds zero bytes"),
+        ("ann_file='other_bytes.txt'", "data/other_bytes.txt is no UTF-8 text"),
+        ("ann_file='twice.txt'", "data/img/a/1.jpg stands 2 times in data/twice.txt"),
         ("ann_file='others.txt'", "data/img/x.jpg is not there, nor is any other of the 2 expected files"),
         ("ann_file='val.txt', img_suffix='.png'", "(img_suffix .png); data/img holds 3 files with .jpg, such as a/1."),
         ("data_prefix=dict(img_path='none', seg_map_path='ann')", "in data/none, which holds no file"),
@@ -181,6 +208,8 @@ def test_a_list_or_folder_without_its_files_says_what_lies_there(write: Write, s
     options = write(f"test_dataloader['dataset'].update({setting})\n")
     Path("data/none").mkdir()
     lists = {"empty": "", "blank": "a/1\n\n", "marked": "\ufeffa/1\n", "others": "x\ny\n", "val": "a/1\nb/1\n"}
+    lists |= {"absolute": "b/1\n/a/1\n", "zero": "a/1\n\0\n", "twice": "a/1\na/../a/1\n"}
+    Path("data/other_bytes.txt").write_text("a/1\n", encoding="utf-16")
     for name, text in lists.items():
         Path(f"data/{name}.txt").write_text(text, encoding="utf-8")
     assert words in refused(options)
@@ -212,6 +241,12 @@ def test_format_only_needs_no_label_files_and_takes_the_evaluators_folder(write:
 
 def test_a_pipeline_that_reads_labels_which_there_are_none_of_is_told(write: Write) -> None:
     assert "take LoadAnnotations out" in refused(write("own['data_prefix'].pop('seg_map_path')\n"))
+
+
+def test_an_evaluator_with_its_scope_before_its_name_is_the_same(write: Write) -> None:
+    plain = run(write())
+    named = run(write("test_evaluator = dict(_delete_=True, type='mmseg.IoUMetric')\n"))
+    assert named["manifest"]["identity"] == plain["manifest"]["identity"]
 
 
 @pytest.mark.parametrize("evaluator", ["['mIoU', 'mFscore', 'mDice']", "'mFscore'"])
@@ -263,7 +298,7 @@ def test_more_than_256_classes_are_read_and_written_whole(write: Write) -> None:
     assert results["per_class"]["n290"]["Acc"] is not None and results["per_class"]["n255"]["Acc"] is not None
     assert "labels outside" not in str(results["alarms"])
     with Image.open("out/a.png") as written:
-        assert np.asarray(written).dtype == np.uint16
+        assert written.mode.startswith("I") and np.asarray(written).max() > 255  # Pillow 10 reads 16 bits as mode I
 
 
 def test_labels_of_more_than_8_bits_are_no_other_class(write: Write) -> None:
@@ -295,19 +330,44 @@ def test_label_maps_of_other_depths_keep_their_values(write: Write) -> None:
     assert "label map data/ann/a.tif holds numbers of type float32" in refused(options)
 
 
-def test_a_palette_image_is_read_by_its_indices(write: Write) -> None:
+def test_a_label_map_of_another_kind_starts_no_program(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = write()
+    Path("data/ann/a/1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\n")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)
+    assert "label map data/ann/a/1.png is EPS, which is not read: save it as PNG" in refused(options)
+
+
+@pytest.mark.parametrize("backend", ["cv2", "tifffile", "pillow"])
+def test_a_palette_image_is_read_by_its_indices_whatever_the_decoder(write: Write, backend: str) -> None:
     plain = run(write(maps={"a": labels()}))
     with Image.open("data/ann/a.png") as image:
         indexed = image.copy()
     indexed.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     indexed.save("data/ann/a.png")
-    assert run(write(maps={}))["per_class"] == plain["per_class"]
+    options = write(f"pipeline[1]['imdecode_backend'] = '{backend}'\n", maps={})
+    assert run(options)["per_class"] == plain["per_class"]
 
 
 @pytest.mark.parametrize("size", [(9, 1), (1, 9), (1, 1)])
-def test_pictures_one_pixel_wide_are_scored(write: Write, size: tuple[int, int]) -> None:
-    results = run(write(maps={"a": labels(size=size)}))
+def test_pictures_one_pixel_wide_are_scored_and_painted(write: Write, size: tuple[int, int]) -> None:
+    results = run(changed(write(maps={"a": labels(size=size)}), show_dir="show"))
     assert results["manifest"]["data"]["images"] == 1
+    with Image.open("show/a.png") as painted:
+        assert painted.size == (2 * size[1], size[0])
+
+
+@pytest.mark.parametrize("decoder", ["rfclip", "cv2"])
+@pytest.mark.parametrize("kind", ["four bands", "12 bits"])
+def test_a_painting_shows_what_the_network_saw(write: Write, decoder: str, kind: str) -> None:
+    options = write(f"pipeline[0]['imdecode_backend'] = '{decoder}'\nown['img_suffix'] = '.tif'\n", {"a": labels()})
+    rgb = np.random.default_rng(3).integers(0, 256, (12, 20, 3), np.uint8)
+    samples = np.dstack([rgb, rgb[..., :1]]) if kind == "four bands" else rgb.astype(np.uint16) * 16
+    Path("data/img/a.tif").write_bytes(tiff_bytes(samples, extra=[0] if kind == "four bands" else None))
+    loader = LoadImageFromFile(imdecode_backend=decoder)
+    seen = loader({"img_path": "data/img/a.tif"})["img"][..., ::-1]
+    run(changed(options, show_dir="show", cfg_options={"visualizer.alpha": 0.0}))
+    with Image.open("show/a.png") as painted:
+        np.testing.assert_array_equal(painted, np.hstack([seen, seen]))
 
 
 def test_masks_of_0_and_255_are_told_from_labels(write: Write) -> None:
@@ -356,6 +416,8 @@ def test_a_vocabulary_of_other_words_is_taken(write: Write, vocabulary: list[Any
         ("test_dataloader.dataset.pipeline.1.scal", "did you mean test_dataloader.dataset.pipeline.1.scale?"),
         ("test_dataloader.dataset.pipeline.9.scale", "is a list of 4, so '9' is no entry"),
         ("test_evaluator.ignore_indx", "did you mean test_evaluator.ignore_index?"),
+        ("test_dataloader.dataset.data_prefix.img_dir", "nothing reads an entry 'img_dir' in test_dataloader.dataset"),
+        ("test_dataloader.dataset.metainfo.clases", "did you mean test_dataloader.dataset.metainfo.classes?"),
         ("env_cfg.cudnn_benchmrk", "did you mean env_cfg.cudnn_benchmark?"),
         ("anything", "nothing reads an entry 'anything'"),
         ("work_dir", "give --work-dir"),

@@ -99,6 +99,8 @@ def test_fused_attention_and_products_in_place_are_counted() -> None:
     assert flops.count_flops(lambda: F.scaled_dot_product_attention(q, k, v)) == 2 * 2 * 3 * (5 * 7 * 8 + 5 * 7 * 8)
     a, b, c = torch.randn(2, 5, 7), torch.randn(2, 7, 3), torch.randn(2, 5, 3)
     assert flops.count_flops(lambda: torch.bmm(a, b)) == 2 * 2 * 5 * 7 * 3
+    assert flops.count_flops(lambda: torch.bmm(a, b, out=c)) == 2 * 2 * 5 * 7 * 3
+    assert torch.equal(c, a @ b)
     assert flops.count_flops(lambda: c.baddbmm_(a, b)) == 2 * 2 * 5 * 7 * 3
     assert flops.count_flops(lambda: a[0] @ b[0, :, 0]) == 2 * 5 * 7
 

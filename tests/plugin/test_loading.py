@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from mmcv.transforms import LoadImageFromFile as MmcvLoader
 from mmengine.config import Config
@@ -15,7 +16,6 @@ from mmengine.registry import init_default_scope
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.registry import TRANSFORMS
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.io.images import read_image
@@ -23,6 +23,7 @@ from rfclip.plugin.loading import LoadImageFromFile
 from tests.plugin.test_segmentor import project_config
 from tests.support.tiff_files import tiff_bytes
 
+PHOTOS = sorted(Path(sklearn.datasets.__file__).with_name("images").glob("*.jpg"))
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 
 
@@ -51,7 +52,7 @@ def test_jpegs_and_plain_pngs_are_what_mmcv_makes_of_them(load: LoadImageFromFil
     Image.fromarray(RGB).convert("L").save(tmp_path / "grey.jpg")
     Image.fromarray(RGB).save(tmp_path / "colour.png")
     Image.fromarray(RGB).convert("L").save(tmp_path / "grey.png")
-    for path in (*map(Path, load_sample_images().filenames), *tmp_path.iterdir()):
+    for path in (*PHOTOS, *tmp_path.iterdir()):
         results = load({"img_path": str(path)})
         expected = MmcvLoader()({"img_path": str(path)})
         np.testing.assert_array_equal(results["img"], expected["img"])
@@ -92,7 +93,7 @@ def test_what_was_guessed_is_said_once_of_its_kind(
 
 def test_errors_are_one_sentence(load: LoadImageFromFile, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    (tmp_path / "cut.jpg").write_bytes(Path(load_sample_images().filenames[0]).read_bytes()[:700])
+    (tmp_path / "cut.jpg").write_bytes(PHOTOS[0].read_bytes()[:700])
     with pytest.raises(ValueError, match=r"bad\.png' cannot be read as an image"):
         bgr(load, tmp_path / "bad.png")
     with pytest.raises(ValueError, match=r"cut\.jpg' cannot be read as an image"):

@@ -65,6 +65,11 @@ def test_images_of_different_sizes_without_samples_keep_their_sizes(build) -> No
     assert [tuple(sample.pred_sem_seg.data.shape) for sample in found] == [(1, 80, 64), (1, 64, 96)]
 
 
+def test_images_of_more_than_three_channels_are_refused(build) -> None:
+    with pytest.raises(ValueError, match="images need 3 channels, got 4"):
+        build().test_step({"inputs": [torch.zeros(4, 64, 64)]})
+
+
 def test_views_of_one_batch_are_flipped_each_its_own_way(build, make_images) -> None:
     model = build()
     views = make_images(4, 80, 112)
