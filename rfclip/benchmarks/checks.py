@@ -27,7 +27,8 @@ PREPARE = {
     "voc21": "take SegmentationClass (palette images) of VOCtrainval_11-May-2012.tar as it is",
     "voc20": "take SegmentationClass (palette images) of VOCtrainval_11-May-2012.tar as it is",
     "context60": "run rfclip prepare pascal-context (datasets/cvt_pascal_context.py)",
-    "context59": "run rfclip prepare pascal-context (datasets/cvt_pascal_context.py); the background must stay 0, the config takes it off",
+    "context59": "run rfclip prepare pascal-context (datasets/cvt_pascal_context.py); the background must stay 0, the "
+    "config takes it off",
     "coco_object": "run rfclip prepare coco-object (datasets/cvt_coco_object.py)",
     "coco_stuff": "run rfclip prepare coco-stuff (datasets/cvt_coco_stuff.py)",
     "cityscapes": "run rfclip prepare cityscapes (datasets/cvt_cityscapes.py)",
