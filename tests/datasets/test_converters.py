@@ -200,7 +200,7 @@ def test_nothing_is_written_outside(coco: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_no_data_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("cvt_coco_object", "cvt_coco_stuff", "cvt_cityscapes"):
+    for name in ("coco-object", "coco-stuff", "cityscapes"):
         assert call(name, tmp_path) == 1
         assert "error: no " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
