@@ -13,18 +13,16 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile, RandomFlip
 from mmengine import fileio
 from mmengine.dataset import Compose
-from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
+from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from rfclip.io.formats import NotReadError, open_picture
 from rfclip.io.images import DAMAGE
 from rfclip.runs.areas import DataError, fingerprint
-from rfclip.words.vocabulary import distinct_colours
+from rfclip.words.vocabulary import dataset_facts
 
 _UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, cv2.error)
-_VOC = PascalVOCDataset.METAINFO
-_COCO_THINGS = COCOStuffDataset.METAINFO["classes"][:80]
 
 
 @DATASETS.register_module()
@@ -39,7 +37,7 @@ class PascalVOC20Dataset(BaseSegDataset):
         **kwargs: Further arguments of mmseg's BaseSegDataset.
     """
 
-    METAINFO: ClassVar[dict[str, Any]] = dict(classes=_VOC["classes"][1:], palette=_VOC["palette"][1:])
+    METAINFO: ClassVar[dict[str, Any]] = dict(dataset_facts()["PascalVOC20Dataset"])
 
     def __init__(
         self,
@@ -68,9 +66,7 @@ class COCOObjectDataset(BaseSegDataset):
         **kwargs: Further arguments of mmseg's BaseSegDataset.
     """
 
-    METAINFO: ClassVar[dict[str, Any]] = dict(
-        classes=("background", *_COCO_THINGS), palette=[list(colour) for colour in distinct_colours(81, True)]
-    )
+    METAINFO: ClassVar[dict[str, Any]] = dict(dataset_facts()["COCOObjectDataset"])
 
     def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = "_instanceTrainIds.png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

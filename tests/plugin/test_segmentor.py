@@ -255,7 +255,7 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         ({"method": {"type": "Refocus"}}, ValueError, "method.type 'Refocus' is not registered .* RefocusCLIP, "),
         ({"method": {"beta": 0.5}}, ValueError, "method.type None is not registered"),
-        ({"method": {"type": "PAMR"}}, TypeError, "'PAMR' is none"),
+        ({"method": {"type": "PAMR"}}, TypeError, "method.type .PAMR. is no method"),
         (
             {"refiner": {"type": "MeanKK"}},
             TypeError,
