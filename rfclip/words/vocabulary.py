@@ -288,5 +288,6 @@ def _benchmarks() -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def dataset_facts() -> dict[str, dict[str, Any]]:
-    """Class names and colours (0..255) of the benchmarks' data sets, by the name of their dataset class."""
-    return json.loads((DATA / "datasets.json").read_text(encoding="utf-8"))
+    """Class names (a tuple) and colours (0..255) of the benchmarks' data sets, by the name of their dataset class."""
+    facts = json.loads((DATA / "datasets.json").read_text(encoding="utf-8"))
+    return {name: {**entry, "classes": tuple(entry["classes"])} for name, entry in facts.items()}

@@ -347,5 +347,5 @@ def test_wrong_templates_get_a_sentence(spec: object, said: str) -> None:
 def test_the_facts_about_data_sets_are_those_of_their_classes():
     for name, facts in vocabulary.dataset_facts().items():
         meta = DATASETS.get(name).METAINFO
-        assert facts["classes"] == list(meta["classes"])
+        assert facts["classes"] == tuple(meta["classes"])
         assert facts["palette"] == [list(colour) for colour in meta["palette"]]
