@@ -174,7 +174,8 @@ class OpenVocabSegmenter:
         notes = (*clauses, *filter(None, [cut_clause(seen, self.short_side)]))
         labels = result.labels.cpu().numpy()
         probs = None if result.probs is None else result.probs.cpu().numpy()
-        return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image, seen, path_of(source), notes)
+        about = (seen, path_of(source), notes, self.loaded.note)
+        return Segmentation(labels, probs, vocabulary.classes, vocabulary.colours, image, *about)
 
     def _queries(self, names: Names) -> tuple[Vocabulary, Queries]:
         """The embedded vocabulary; the last one is kept, so that only new words cost a text pass."""

@@ -33,6 +33,7 @@ class Segmentation:
         seen: (h, w) to which it was resized for the network; None: not known.
         source: The file it was read from; None: not known.
         notes: Clauses on what was guessed or cut, such as "has values up to 4000; white was taken to be 4095".
+        about_model: A sentence that users of the model must know, or None.
     """
 
     labels: np.ndarray
@@ -43,6 +44,7 @@ class Segmentation:
     seen: tuple[int, int] | None = None
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    about_model: str | None = None
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -138,6 +140,7 @@ class Segmentation:
             paths.append(kept)
         else:
             kept.unlink(missing_ok=True)
+        said = sentence("the picture" if self.source is None else str(self.source), self.notes)
         content = {
             "size": list(self.labels.shape),
             "names": self.names,
@@ -145,7 +148,7 @@ class Segmentation:
             "shares": self.shares(),
             "seen": None if self.seen is None else list(self.seen),
             "source": source,
-            "note": sentence("the picture" if self.source is None else str(self.source), self.notes),
+            "note": " ".join(filter(None, [said, self.about_model])) or None,
             **(facts or {}),
         }
         write_whole(paths[2], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
