@@ -1,4 +1,4 @@
-"""rfclip cost [--quick]: what the method costs beside a plain CLIP; see docs/BENCHMARK.md."""
+"""rfclip cost [--quick]: what the method costs beside a plain CLIP; see docs/COST.md."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument(
         "--rows", help="comma-separated: speed, memory, precision, cost, or rows of them; an unknown one names them all"
     )
+    parser.add_argument("--methods", help="comma-separated profiles or methods: these beside plain, and no other rows")
+    parser.add_argument(
+        "--size", type=size, default=(336, 448), metavar="HxW", help="of the image, with --methods (336x448)"
+    )
     parser.add_argument("--repeats", type=at_least_one, default=5, help="timed rounds after the warm-up")
     parser.add_argument("--threads", type=at_least_one, default=2, help="of torch")
     share(parser, "device", device="cpu")
@@ -39,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from rfclip.cost.report import Report
     from rfclip.cost.run import measure, row_names
 
+    if args.methods:
+        return beside_plain(args)
     names = row_names(args.rows)
     torch.set_num_threads(args.threads)
     report = Report((QUICK if args.quick else FULL).name, args.quick, args.repeats)
@@ -48,6 +54,36 @@ def run(args: argparse.Namespace) -> int:
         save(report, args.json, args.markdown)
     print(report.as_markdown())
     return 0
+
+
+def beside_plain(args: argparse.Namespace) -> int:
+    """Measure the methods that are asked for, and print and write their table."""
+    import torch
+
+    from rfclip.cost import methods
+    from rfclip.cost.bench import FULL, QUICK, Bench
+    from rfclip.cost.report import Report
+
+    if args.rows:
+        raise ValueError("--methods has rows of its own: leave --rows out")
+    torch.set_num_threads(args.threads)
+    scale = QUICK if args.quick else FULL
+    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    costs = methods.measure(names, Bench.build(scale, args.device), args.size, args.repeats)
+    report = Report(scale.name, args.quick, args.repeats)
+    report.note_load()
+    report.methods = costs
+    save(report, args.json, args.markdown)
+    print(report.as_markdown())
+    return 0
+
+
+def size(text: str) -> tuple[int, int]:
+    """'336x448' -> (336, 448), height and width in pixels."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give height and width in pixels, as in 336x448")
+    return int(height), int(width)
 
 
 def note(line: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from rfclip.cost.flops import Cost
 from rfclip.cost.memory import MemoryResult
+from rfclip.cost.methods import MethodCost
+from rfclip.cost.methods import table as method_table
 from rfclip.cost.precision import Agreement, SpeedUp
 from rfclip.cost.speed import SpeedResult
 from rfclip.io.tables import markdown
@@ -48,6 +50,7 @@ class Report:
     speed_up: list[SpeedUp] = field(default_factory=list)
     agreement: list[Agreement] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
+    methods: list[MethodCost] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, with every single repeat, as JSON takes it."""
@@ -66,6 +69,8 @@ class Report:
             parts.append(_precision_table(self.speed_up, self.agreement))
         if self.cost:
             parts.append(_cost_table(self.cost))
+        if self.methods:
+            parts.append(method_table(self.methods))
         return "\n".join(parts)
 
     def note_load(self) -> None:

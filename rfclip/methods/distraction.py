@@ -30,6 +30,7 @@ from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.precision import own_precision
 from rfclip.data import DATA
 from rfclip.io.cache import cached_tensors, expanded, fingerprint
+from rfclip.io.formats import SUFFIXES
 from rfclip.io.images import read_image, resize_short_side
 from rfclip.io.sample_world import calibration_images as generated_scenes
 
@@ -43,7 +44,6 @@ CROSSING = 5.0  # in units of 1/d; the paper's tau
 SCENES = 32
 MOST_IMAGES = 128  # of a folder
 _BATCH = 8
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,10 +208,10 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: there is none.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ValueError(
-            f"calibration_images={str(folder)!r} holds no image ({', '.join(sorted(_SUFFIXES))}): give a "
+            f"calibration_images={str(folder)!r} holds no image ({', '.join(sorted(SUFFIXES))}): give a "
             "folder with some dozens of images, or none to use generated scenes"
         )
     count = min(len(paths), MOST_IMAGES)

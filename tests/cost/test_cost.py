@@ -213,6 +213,39 @@ def test_the_tool_writes_tables_and_json(
     assert content["facts"]["machine"]["threads"] == threads
 
 
+def test_any_methods_beside_plain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = f"--threads={torch.get_num_threads()}"
+    line = [
+        "cost",
+        "--quick",
+        "--methods=mean_kk,paper,NACLIP",
+        "--size=224x336",
+        "--repeats=2",
+        threads,
+        "--json=m.json",
+    ]
+    assert main(line) == 0
+    shown = capsys.readouterr().out
+    assert all(f"| {name} | 64x96 |" in shown for name in ("plain", "mean_kk", "paper", "NACLIP"))
+    rows = json.loads((tmp_path / "m.json").read_text())["methods"]
+    assert [entry["method"] for entry in rows] == ["plain", "mean_kk", "paper", "NACLIP"]
+    assert rows[0]["ratio"] == {"median": 1, "least": 1, "greatest": 1}
+    assert rows[2]["flops"] > rows[1]["flops"] > 0
+    assert len(rows[1]["samples"]) == 2
+    for wrong, says in (
+        (["--methods=fastest"], "no profile 'fastest'"),
+        (["--methods=paper", "--rows=speed"], "leave --rows"),
+    ):
+        assert main(["cost", "--quick", *wrong]) == 1
+        assert says in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["cost", "--methods=paper", "--size=0x8"])
+    assert "'0x8' is no size" in capsys.readouterr().err
+
+
 def test_the_tool_says_which_rows_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--rows=fast"]) == 1
     assert "error: no row 'fast'; there are speed" in capsys.readouterr().err
