@@ -5,12 +5,18 @@ from rfclip.methods.base import METHODS, DenseOutput, Method, Recorder
 from rfclip.methods.refocus_clip import RefocusCLIP  # isort: skip  (the order in which METHODS lists them)
 from rfclip.methods.refocus_clip_release import RefocusCLIPRelease  # isort: skip
 from rfclip.methods.baselines import NACLIP, SCLIP, ClearCLIP, MaskCLIP, MeanKK, VanillaCLIP  # isort: skip
+from rfclip.methods.sc_clip import SCCLIP  # isort: skip
+from rfclip.methods.sfp import SFP  # isort: skip
+from rfclip.methods.pearl import PEARL  # isort: skip
 from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
     "METHODS",
     "NACLIP",
+    "PEARL",
+    "SCCLIP",
     "SCLIP",
+    "SFP",
     "ClearCLIP",
     "DenseOutput",
     "FilteredMeanKK",

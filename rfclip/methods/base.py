@@ -140,7 +140,12 @@ def check_dims_setting(dims: str | Sequence[int]) -> str | tuple[int, ...]:
 
 
 def ordinary_blocks(
-    vit: VisionTransformer, images: Tensor, show: Show, keys: KeyAttention | None = None
+    vit: VisionTransformer,
+    images: Tensor,
+    show: Show,
+    keys: KeyAttention | None = None,
+    outputs: list[Tensor] | None = None,
+    inputs: list[Tensor] | None = None,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Run all blocks but the last in the ordinary way.
 
@@ -149,6 +154,8 @@ def ordinary_blocks(
         images: (B, 3, H, W), normalised.
         show: is shown every block, the last one included.
         keys: the key-key attention of the blocks is added to it.
+        outputs: what each block leaves, (B, 1+N, d), is added to it.
+        inputs: what each block reads, likewise.
 
     Returns:
         The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
@@ -161,11 +168,25 @@ def ordinary_blocks(
             keys.add(k)
         show("residual", layer, tokens)
         show_attention(show, layer, q, k)
+        if inputs is not None:
+            inputs.append(tokens)
         tokens = add_mlp(block, tokens + attention_branch(block, fused_attention(q, k, v)))
+        if outputs is not None:
+            outputs.append(tokens)
     show("residual", len(earlier), tokens)
     show_attention_of(show, len(earlier), last, tokens)
     show("residual", len(earlier) + 1, run_block, last, tokens)
     return tokens, grid
+
+
+def check_block_outputs(layers: Sequence[int], count: int) -> None:
+    """Raise ValueError unless all layers (from 0) are outputs of blocks before the last of `count`."""
+    outside = sorted({layer for layer in layers if layer > count - 2})
+    if outside:
+        raise ValueError(
+            f"layers {outside} are no outputs of blocks before the last: this tower has {count} blocks, so give layers "
+            f"in 0..{count - 2} (the published ones are those of a tower with 12)"
+        )
 
 
 class OrdinaryImage:
