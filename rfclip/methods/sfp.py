@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from rfclip.checks import check_above_zero, check_at_least_zero, check_choice, check_indices, check_range, check_whole
