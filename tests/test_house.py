@@ -18,6 +18,7 @@ FLOORS = (
     {"checks", "registry", "data", "version"},
     {"io", "words", "clip"},
     {"refocus", "normalized_cut"},
+    {"refiners"},
     {"methods"},
     {"pipeline"},
     {"segment", "plugin"},

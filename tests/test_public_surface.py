@@ -20,8 +20,8 @@ from mmseg.registry import MODELS
 import rfclip
 from rfclip.methods import DenseOutput
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.refiners import PAMR
 from rfclip.pipeline.steps import Windows
+from rfclip.refiners import PAMR
 
 NEEDED = inspect.Parameter.empty
 SHARED = dict(

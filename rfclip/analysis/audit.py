@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from rfclip.io.atomic import write_whole
 from rfclip.io.tables import comma_separated, number
-from rfclip.methods.base import DenseOutput
+from rfclip.methods.base import DenseOutput, needs_text
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.labels import resize
@@ -164,7 +165,7 @@ class _Tally:
         replay = Replay(self.engine.encode)
         size = (picture.truth.shape[0], picture.truth.shape[1])
         for trial, (name, queries) in enumerate(self.trials.items()):
-            again = replay.again()
+            again = partial(self.engine.encode, queries=queries) if needs_text(self.engine.method) else replay.again()
             maps = pipeline.cosine_maps(again, picture.inputs, queries, self.engine.settings, self.engine.patch)[0]
             labels = self.engine.label_image(maps, picture.inputs[0], size, queries).labels.cpu()
             self.areas[name] += count_areas(picture.name, labels, picture.truth, self.num_classes).classes

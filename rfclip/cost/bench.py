@@ -20,8 +20,8 @@ from rfclip.cost.weights import Tower, build_tower, smooth_images
 from rfclip.methods import RefocusCLIP, RefocusCLIPRelease
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.refiners import PAMR
 from rfclip.pipeline.steps import Queries, Settings, Windows
+from rfclip.refiners import PAMR
 
 Size = tuple[int, int]  # (height, width) in pixels
 PROFILES: Mapping[str, Callable[..., Any]] = {"release": RefocusCLIPRelease, "paper": RefocusCLIP}

@@ -131,7 +131,7 @@ def examine(
     reference = engine.with_method(baseline or {"type": "MeanKK"})
     queries, recorder = engine.queries(vocabulary, classes), _recorder(segmenter, shown)
 
-    outputs = [reference.encode(view.fitted), engine.encode(view.fitted, recorder)]
+    outputs = [reference.encode(view.fitted, None, queries), engine.encode(view.fitted, recorder, queries)]
     size = (picture.shape[0], picture.shape[1])
     without, labels = (_labels(dense, view, size, queries, engine) for dense in outputs)
     return Explanation(

@@ -8,6 +8,7 @@ from rfclip.methods.baselines import NACLIP, SCLIP, ClearCLIP, MaskCLIP, MeanKK,
 from rfclip.methods.sc_clip import SCCLIP  # isort: skip
 from rfclip.methods.sfp import SFP  # isort: skip
 from rfclip.methods.pearl import PEARL  # isort: skip
+from rfclip.methods.resclip import ResCLIP  # isort: skip
 from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "RefocusCLIP",
     "RefocusCLIPRelease",
     "RefocusVariant",
+    "ResCLIP",
     "VanillaCLIP",
 ]

@@ -109,6 +109,24 @@ class Method(Protocol):
 METHODS = Registry("method", "__call__")
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the engine hands to a method with `needs = frozenset({"text"})`, as `given`.
+
+    Attributes:
+        text: (Q, E) normalised embeddings of the queries, before any prior.
+        logit_scale: factor of the cosines before the softmax.
+    """
+
+    text: Tensor
+    logit_scale: float
+
+
+def needs_text(method: Method) -> bool:
+    """Whether a method declares that it needs the words."""
+    return "text" in getattr(method, "needs", ())
+
+
 def describe(method: Method) -> dict[str, Any]:
     """A method's type and settings as a plain dict."""
     settings: dict[str, Any] = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}

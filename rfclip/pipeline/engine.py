@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from rfclip.clip import towers
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.precision import as_fp32, own_precision
 from rfclip.clip.text import text_embeddings
-from rfclip.methods.base import DenseOutput, Method, Recorder, encode_image
+from rfclip.methods.base import DenseOutput, Given, Method, Recorder, encode_image, needs_text
 from rfclip.methods.build import build_method
 from rfclip.pipeline import steps
 from rfclip.pipeline.labels import LabelMap
@@ -68,10 +69,18 @@ class DenseEngine:
 
     @own_precision
     @torch.no_grad()
-    def encode(self, images: Tensor, record: Recorder | None = None) -> DenseOutput:
-        """Run the dense method on normalised images (B, 3, H, W)."""
+    def encode(self, images: Tensor, record: Recorder | None = None, queries: Queries | None = None) -> DenseOutput:
+        """Run the dense method on normalised images (B, 3, H, W); ValueError if it needs the queries and has none."""
+        more = {}
+        if needs_text(self.method):
+            if queries is None:
+                raise ValueError(
+                    f"{type(self.method).__name__} looks at the words while it encodes: give the queries, or take "
+                    "RFCLIP or OpenVocabSegmenter, which do"
+                )
+            more = {"given": Given(queries.text, self.settings.logit_scale)}
         with self._autocast():
-            return self.method(self.visual, as_fp32(images), record)
+            return self.method(self.visual, as_fp32(images), record, **more)
 
     @own_precision
     @torch.no_grad()
@@ -89,7 +98,8 @@ class DenseEngine:
     @torch.no_grad()
     def cosine_maps(self, images: Tensor, queries: Queries) -> Tensor:
         """Cosines (B, Q, H, W) of normalised images (B, 3, H, W), after the prior and with the windows merged."""
-        return steps.cosine_maps(self.encode, images, queries, self.settings, self.patch, self.encode_image)
+        encode = partial(self.encode, queries=queries)
+        return steps.cosine_maps(encode, images, queries, self.settings, self.patch, self.encode_image)
 
     @torch.no_grad()
     def label_image(self, cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries) -> LabelMap:

@@ -21,7 +21,7 @@ from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import labels, prior, windows
 from rfclip.pipeline.labels import LabelMap
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.refiners import Refiner, build_refiner
+from rfclip.refiners import Refiner, build_refiner
 from rfclip.words.vocabulary import Vocabulary, shipped_vocabularies
 
 LOG = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 
 from rfclip import methods  # the package, so that all of them are there
-from rfclip.pipeline.refiners import REFINERS
+from rfclip.refiners import REFINERS
 
 
 class ToCurrentLogger(logging.Handler):

@@ -138,7 +138,7 @@ class RFCLIP(BaseSegmentor):
 
     def encode(self, images: Tensor) -> DenseOutput:
         """Run the dense method on normalised images (B, 3, H, W)."""
-        return self.engine.encode(images)
+        return self.engine.encode(images, queries=self._queries())
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:

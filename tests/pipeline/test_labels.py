@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rfclip.pipeline import labels
 from rfclip.pipeline.labels import label
-from rfclip.pipeline.refiners import PAMR
+from rfclip.refiners import PAMR
 
 QUERY_CLASS = (0, 0, 0, 1, 2, 2, 3)
 SIZE = (19, 26)

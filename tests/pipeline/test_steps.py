@@ -10,8 +10,8 @@ from rfclip.clip.text import load_vocabulary
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.prior import Prior, twins_of
-from rfclip.pipeline.refiners import PAMR
 from rfclip.pipeline.steps import Queries, Settings, Windows
+from rfclip.refiners import PAMR
 from tests.support.log import keep_log
 
 PATCH = 8

@@ -153,3 +153,78 @@ def pearl(tower, image, alpha, steps):
         rows = [np.exp(row - row.max()) for row in scores]
         heads.append(np.stack([row / row.sum() for row in rows]))
     return tower.project(tower.out_proj(last, times(np.stack(heads), v))[1:])
+
+
+def feedback(labels, grid, std):
+    """Semantic feedback of ResCLIP; the stops are computed in float32, as the released program does."""
+    n, m = len(labels), max(grid) - 1
+    places = [divmod(i, grid[1]) for i in range(n)]
+    alike = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            steps = max(abs(places[i][0] - places[j][0]), abs(places[i][1] - places[j][1]))
+            alike[i, j] = labels[i] == labels[j]
+            for s in range(steps + 1) if m else ():
+                t = np.float32(s) / np.float32(m)
+                y, x = (
+                    int(np.rint(np.float32(a) * (1 - t) + np.float32(b) * t))
+                    for a, b in zip(places[i], places[j], strict=True)
+                )
+                if labels[y * grid[1] + x] != labels[i]:
+                    alike[i, j] *= math.exp(-steps / m)
+                    break
+    length = min(n, int(6 * std + 1))
+    length += 1 - length % 2
+    kernel = [math.exp(-((i - length // 2) ** 2) / (2 * std**2)) for i in range(length)]
+    out = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            for place, weight in enumerate(kernel):
+                other = j + place - length // 2
+                if 0 <= other < n:
+                    out[i, j] += weight / sum(kernel) * alike[i, other]
+        out[i] /= out[i].sum() + 1e-8
+    return out / out.max()
+
+
+def resclip(tower, image, labels, grid, base, settings):
+    """The second pass (with labels of the patches) or the first (None)."""
+    read, left, _ = streams(tower, image)
+    last, x, n = tower.layers - 1, left[-1], grid[0] * grid[1]
+    q, k, v = tower.qkv(last, x)
+    s = np.zeros((n + 1, n + 1))
+    if labels is not None:
+        s[1:, 1:] = feedback(labels, grid, settings["gaussian_std"])
+    omega = np.zeros((n + 1, n + 1))
+    for i in range(n):
+        for j in range(n):
+            (a, b), (c, d) = divmod(i, grid[1]), divmod(j, grid[1])
+            omega[i + 1, j + 1] = math.exp(-((a - c) ** 2 + (b - d) ** 2) / (2 * settings["gaussian_std"] ** 2))
+
+    def attend(left_, right, bias):
+        heads = []
+        for h in range(tower.heads):
+            scores = left_[h] @ right[h].T / math.sqrt(right.shape[-1])
+            if labels is not None:
+                w = settings["sfr_weight"]
+                scores = settings["sfr_scale"] * ((1 - w) * scores + w * s)
+            rows = [np.exp(row - row.max()) for row in scores + bias]
+            heads.append(np.stack([row / row.sum() for row in rows]))
+        return np.stack(heads)
+
+    attention = {
+        "naclip": lambda: attend(k, k, omega),
+        "sclip": lambda: attend(q, q, 0) + attend(k, k, 0),
+        "clearclip": lambda: attend(q, q, 0),
+        "vanilla": lambda: attend(q, k, 0),
+    }[base]()
+    if settings["rcs"]:
+        earlier = [softmax(*tower.qkv(layer, read[layer])[:2]) for layer in settings["rcs_layers"]]
+        mean = sum(earlier) / len(earlier)
+        w = settings["rcs_weight"]
+        attention = settings["rcs_scale"] * ((1 - w) * attention + w * mean)
+    y = tower.out_proj(last, times(attention, v))
+    if base in ("sclip", "vanilla"):
+        y = x + y
+        y = y + tower.mlp(last, y)
+    return tower.project(y[1:])

@@ -8,8 +8,8 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from rfclip.pipeline import refiners as module
-from rfclip.pipeline.refiners import PAMR, affinity, pamr, refine
+from rfclip.refiners import pamr as module
+from rfclip.refiners.pamr import PAMR, affinity, pamr, refine
 
 RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 

@@ -1,13 +1,12 @@
-"""Refiners of logits. PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), follows the edges.
+"""PAMR, pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020): logits follow the image's edges.
 
 Source: docs/METHOD.md section 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +14,10 @@ from torch import Tensor
 
 from rfclip.checks import check_indices, check_whole
 from rfclip.clip.precision import at_least_fp32
-from rfclip.registry import Registry
+from rfclip.refiners.base import REFINERS
 
 _RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _CACHED = 2**19  # elements (2 MB): a strip of this size is worked on from the processor's cache
-
-
-class Refiner(Protocol):
-    """Something that refines logits by what the image, and perhaps the text, looks like; frozen settings."""
-
-    def prepare(self, image: Tensor, text: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """Look at normalised images (B, 3, H, W) and at the queries' embeddings (Q, E).
-
-        Returns:
-            A function of logits (B, Q, H, W) that gives refined ones and does not modify them.
-        """
-
-
-REFINERS = Registry("refiner", "prepare")
-
-
-def build_refiner(settings: Mapping[str, Any] | None) -> Refiner | None:
-    """Build dict(type='PAMR', ...); None stays None. TypeError or ValueError for what is no refiner."""
-    return None if settings is None else REFINERS.build(settings)
 
 
 @REFINERS.register
