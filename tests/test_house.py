@@ -7,6 +7,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,22 @@ def test_no_import_runs_upwards() -> None:
 def test_who_imports_the_hosts() -> None:
     found = {room(module) for module, names in imports().items() if {name.split(".")[0] for name in names} & HOSTS}
     assert found <= MAY_IMPORT_HOSTS
+
+
+def test_what_is_imported_exists() -> None:
+    """Also inside of functions, where nothing but a call would tell."""
+    missing = []
+    for path in sorted((ROOT / "rfclip").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rfclip":
+                found = find_spec(str(node.module)) is not None
+                module = import_module(str(node.module)) if found else None
+                missing += [
+                    (path.name, node.module, alias.name)
+                    for alias in node.names
+                    if module is None or not (hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}"))
+                ]
+    assert not missing
 
 
 def test_no_import_circle() -> None:

@@ -24,7 +24,7 @@ from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline import windows
 from rfclip.pipeline.labels import label
 from rfclip.runs.areas import ImageAreas
-from rfclip.words.vocabulary import distinct_colours, load_vocabulary
+from rfclip.words.vocabulary import distinct_colours, load_vocabulary, trimmed
 
 few = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -53,7 +53,7 @@ def test_a_vocabulary_keeps_every_name_or_says_what_is_wrong(rows: list[Any]) ->
     except ValueError as error:
         assert "vocabulary" in str(error)
         return
-    given_names = [[name.strip() for name in ([row] if isinstance(row, str) else row)] for row in rows]
+    given_names = [[trimmed(name) for name in ([row] if isinstance(row, str) else row)] for row in rows]
     assert [list(row) for row in vocabulary.names] == given_names
     assert len(vocabulary.queries) == len(vocabulary.query_class)
     assert [vocabulary.names[c][0] for c in range(len(rows))] == list(vocabulary.classes)

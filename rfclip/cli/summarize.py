@@ -26,7 +26,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and write it beside the results."""
-    from rfclip.runs.expected import entry
+    from rfclip.runs.reference import entry
     from rfclip.runs.summary import as_text, read_results, table, write
 
     results = read_results(args.work_dir)
