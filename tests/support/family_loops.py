@@ -167,7 +167,7 @@ def feedback(labels, grid, std):
             for s in range(steps + 1) if m else ():
                 t = np.float32(s) / np.float32(m)
                 y, x = (
-                    int(np.rint(np.float32(a) * (1 - t) + np.float32(b) * t))
+                    int(np.rint(np.float32(a) * (np.float32(1) - t) + np.float32(b) * t))
                     for a, b in zip(places[i], places[j], strict=True)
                 )
                 if labels[y * grid[1] + x] != labels[i]:
