@@ -77,7 +77,7 @@ def found(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def check_takes(taker: Callable[..., Any], listed: Mapping[str, Any]) -> None:
+def assert_takes(taker: Callable[..., Any], listed: Mapping[str, Any]) -> None:
     parameters = inspect.signature(taker).parameters
     assert {name: parameters[name].default for name in listed if name in parameters} == dict(listed)
     further = [p for name, p in parameters.items() if name not in listed and p.kind is not p.VAR_KEYWORD]
@@ -86,12 +86,12 @@ def check_takes(taker: Callable[..., Any], listed: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", ARGUMENTS)
 def test_arguments(path: str) -> None:
-    check_takes(found(path), ARGUMENTS[path])
+    assert_takes(found(path), ARGUMENTS[path])
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.__name__)
 def test_entries_of_a_block(block: type) -> None:
-    check_takes(block, BLOCKS[block])
+    assert_takes(block, BLOCKS[block])
 
 
 @pytest.mark.parametrize(
