@@ -9,9 +9,10 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import field, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, ClassVar, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -199,6 +200,46 @@ def _number(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def setting(default: Any, check: Callable[..., Any], *arguments: Any, **facts: Any) -> Any:
+    """A field of a :class:`Checked` dataclass.
+
+    Args:
+        default: its value where none is given; `...`: one must be given.
+        check: is called with the field's name, its value and `arguments`, and returns what is stored.
+        facts: what else is known of the field; readers find them in its metadata.
+    """
+    metadata = {"check": lambda name, value: check(name, value, *arguments), **facts}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+class Checked:
+    """Base of frozen dataclasses of settings: what is built has passed the checks of its fields.
+
+    Attributes:
+        block: what stands before a field's name in an error, e.g. 'prior.'.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Share(Checked):
+        ...     beta: float = setting(0.7, check_range, 0, 1)
+        >>> Share(1)
+        Share(beta=1.0)
+        >>> Share(2)
+        Traceback (most recent call last):
+        ValueError: beta must be a number in 0..1, got 2
+    """
+
+    block: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check the fields in their order; ValueError for the first that is wrong."""
+        for each in fields(self):  # type: ignore[arg-type]
+            if "check" in each.metadata:
+                value = each.metadata["check"](self.block + each.name, getattr(self, each.name))
+                object.__setattr__(self, each.name, value)
 
 
 def check_grid(shape: Sequence[int], grid: tuple[int, int]) -> None:

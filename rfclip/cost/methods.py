@@ -11,6 +11,7 @@ from rfclip.cost.flops import count_flops, count_parameters
 from rfclip.cost.timing import Spread, ratios, take_turns
 from rfclip.io.tables import markdown
 from rfclip.methods import METHODS, Method
+from rfclip.methods.build import fit_layers
 
 PLAIN = "plain"
 
@@ -47,10 +48,7 @@ def build(name: str, bench: Bench) -> Method:
     block = method_block(name)
     if block.get("distraction_dims", "auto") == "auto" and "distraction_dims" in _fields(block["type"]):
         block["distraction_dims"] = bench.tower.dims
-    method: Method = METHODS.build(block)
-    if hasattr(method, "check_tower"):
-        method.check_tower(bench.tower.vit)
-    return method
+    return fit_layers(METHODS.build(block), block, bench.tower.vit)
 
 
 def measure(names: Sequence[str], bench: Bench, size: Size, repeats: int) -> list[MethodCost]:

@@ -148,13 +148,13 @@ def resolve_dims(dims: str | Sequence[int], vit: VisionTransformer) -> tuple[int
     return check_dims(dims, width(vit))
 
 
-def check_dims_setting(dims: str | Sequence[int]) -> str | tuple[int, ...]:
-    """Return 'auto', or a list of integers as a tuple; ValueError otherwise."""
-    if isinstance(dims, str):
-        if dims != "auto":
-            raise ValueError(f"distraction_dims must be 'auto' or a list of integers, got {dims!r}")
-        return dims
-    return check_indices("distraction_dims", dims)
+def check_words_or_indices(name: str, value: object, *words: str) -> str | tuple[int, ...]:
+    """Return one of some words, or a list of integers as a tuple; ValueError otherwise."""
+    if not isinstance(value, str):
+        return check_indices(name, value)
+    if value not in words:
+        raise ValueError(f"{name} must be {', '.join(map(repr, words))} or a list of integers, got {value!r}")
+    return value
 
 
 def ordinary_blocks(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_above_zero
+from rfclip.checks import Checked, check_above_zero, setting
 from rfclip.clip.towers import (
     add_mlp,
     attention_output,
@@ -85,7 +85,7 @@ class MeanKK(OrdinaryImage):
 
 @METHODS.register
 @dataclass(frozen=True)
-class NACLIP(LastBlock):
+class NACLIP(Checked, LastBlock):
     """softmax(scale kk + omega), omega a Gaussian of the patches' distance; no residual, no MLP.
 
     Hajimiri, Ben Ayed and Dolz, "Pay Attention to Your Neighbours: Training-Free Open-Vocabulary Semantic
@@ -98,10 +98,7 @@ class NACLIP(LastBlock):
         ValueError: sigma is not above 0.
     """
 
-    sigma: float = 5.0
-
-    def __post_init__(self) -> None:
-        check_above_zero("sigma", self.sigma)
+    sigma: float = setting(5.0, check_above_zero)
 
     def heads(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], show: Show) -> Tensor:
         """The class token has omega 0."""

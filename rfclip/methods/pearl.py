@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rfclip.checks import check_at_least_zero, check_whole
+from rfclip.checks import Checked, check_at_least_zero, check_whole, setting
 from rfclip.clip.precision import at_least_fp32
 from rfclip.methods.base import METHODS, Show
 from rfclip.methods.baselines import LastBlock
@@ -15,7 +15,7 @@ from rfclip.methods.baselines import LastBlock
 
 @METHODS.register
 @dataclass(frozen=True)
-class PEARL(LastBlock):
+class PEARL(Checked, LastBlock):
     """softmax(scale q (k R)^T + alpha scale kc kc^T), R the polar factor of the centred keys and queries.
 
     Attributes:
@@ -27,12 +27,8 @@ class PEARL(LastBlock):
         ValueError: a setting is out of its range.
     """
 
-    alpha: float = 0.08
-    polar_steps: int = 5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", check_at_least_zero("alpha", self.alpha))
-        object.__setattr__(self, "polar_steps", check_whole("polar_steps", self.polar_steps))
+    alpha: float = setting(0.08, check_at_least_zero)
+    polar_steps: int = setting(5, check_whole)
 
     def heads(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], show: Show) -> Tensor:
         """Rotate the keys towards the queries; the class token has no weight in the centre."""

@@ -10,7 +10,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_at_least_zero, check_indices, check_range
+from rfclip.checks import Checked, check_at_least_zero, check_choice, check_range, setting
 from rfclip.clip.towers import (
     add_mlp,
     attention_output,
@@ -29,14 +29,14 @@ from rfclip.methods.base import (
     Recorder,
     Show,
     attention_branch,
-    check_dims_setting,
+    check_words_or_indices,
     class_embedding,
     dense_output,
     resolve_dims,
     show_attention,
     show_boundary,
 )
-from rfclip.normalized_cut import check_solver
+from rfclip.normalized_cut import SOLVERS
 from rfclip.refocus import (
     cut_vector,
     defocused_side,
@@ -48,7 +48,7 @@ from rfclip.refocus import (
 
 @METHODS.register
 @dataclass(frozen=True)
-class RefocusCLIP:
+class RefocusCLIP(Checked):
     """Target refocusing: distractors are moderated, and their attention goes to the defocused tokens.
 
     Attributes:
@@ -64,19 +64,11 @@ class RefocusCLIP:
         ValueError: a setting is out of its range.
     """
 
-    distraction_dims: str | Sequence[int] = "auto"
-    tau: float = 5.0
-    beta: float = 0.7
-    layers: str | Sequence[int] = "all"
-    solver: str = "auto"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
-        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
-        object.__setattr__(self, "beta", check_range("beta", self.beta, 0, 1))
-        if not isinstance(self.layers, str) or self.layers not in ("all", "last"):
-            object.__setattr__(self, "layers", check_indices("layers ('all', 'last' or a list)", self.layers))
-        check_solver(self.solver)
+    distraction_dims: str | Sequence[int] = setting("auto", check_words_or_indices, "auto")
+    tau: float = setting(5.0, check_at_least_zero)
+    beta: float = setting(0.7, check_range, 0, 1)
+    layers: str | Sequence[int] = setting("all", check_words_or_indices, "all", "last")
+    solver: str = setting("auto", check_choice, tuple(SOLVERS))
 
     def check_tower(self, vit: VisionTransformer) -> None:
         """Raise ValueError if `layers` names a block that the tower does not have."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_at_least_zero, check_grid, check_range
+from rfclip.checks import Checked, check_at_least_zero, check_grid, check_range, setting
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import add_mlp, attention_output, blocks, embed, fused_attention, kv, project, qkv, run_block
 from rfclip.methods.attention import KeyAttention
@@ -20,7 +20,7 @@ from rfclip.methods.base import (
     Recorder,
     Show,
     attention_branch,
-    check_dims_setting,
+    check_words_or_indices,
     class_embedding,
     dense_output,
     resolve_dims,
@@ -33,7 +33,7 @@ from rfclip.refocus import locate_distractors
 
 @METHODS.register
 @dataclass(frozen=True)
-class RefocusCLIPRelease:
+class RefocusCLIPRelease(Checked):
     """Smoothed distractors, key-key attention averaged over layers, and patches enhanced by their like.
 
     Attributes:
@@ -47,17 +47,10 @@ class RefocusCLIPRelease:
         ValueError: a setting is out of its range.
     """
 
-    distraction_dims: str | Sequence[int] = "auto"
-    tau: float = 5.0
-    alpha: float = 0.4
-    similarity_threshold: float = 0.4
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
-        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
-        object.__setattr__(self, "alpha", check_range("alpha", self.alpha, 0, 1))
-        threshold = check_range("similarity_threshold", self.similarity_threshold, -1, 1)
-        object.__setattr__(self, "similarity_threshold", threshold)
+    distraction_dims: str | Sequence[int] = setting("auto", check_words_or_indices, "auto")
+    tau: float = setting(5.0, check_at_least_zero)
+    alpha: float = setting(0.4, check_range, 0, 1)
+    similarity_threshold: float = setting(0.4, check_range, -1, 1)
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:

@@ -14,7 +14,16 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_above_zero, check_at_least_zero, check_choice, check_indices, check_range, check_switch
+from rfclip.checks import (
+    Checked,
+    check_above_zero,
+    check_at_least_zero,
+    check_choice,
+    check_indices,
+    check_range,
+    check_switch,
+    setting,
+)
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import (
     add_mlp,
@@ -47,7 +56,7 @@ BASES = ("naclip", "sclip", "clearclip", "vanilla")
 
 @METHODS.register
 @dataclass(frozen=True)
-class ResCLIP(OrdinaryImage):
+class ResCLIP(Checked, OrdinaryImage):
     """Residual attention from earlier blocks (rcs), and a second pass that follows the first one's labels (sfr).
 
     Attributes:
@@ -66,32 +75,19 @@ class ResCLIP(OrdinaryImage):
 
     needs: ClassVar[frozenset[str]] = frozenset({"text"})
 
-    base: str = "naclip"
-    rcs: bool = True
-    sfr: bool = True
-    rcs_layers: Sequence[int] = (5, 6, 7, 8)
-    rcs_scale: float = 2.0
-    rcs_weight: float = 0.3
-    sfr_scale: float = 2.2
-    sfr_weight: float = 0.7
-    label_threshold: float = 0.5
-    gaussian_std: float = 5.0
+    base: str = setting("naclip", check_choice, BASES)
+    rcs: bool = setting(True, check_switch)
+    sfr: bool = setting(True, check_switch)
+    rcs_layers: Sequence[int] = setting((5, 6, 7, 8), check_indices, depth=12)
+    rcs_scale: float = setting(2.0, check_at_least_zero)
+    rcs_weight: float = setting(0.3, check_range, 0, 1)
+    sfr_scale: float = setting(2.2, check_at_least_zero)
+    sfr_weight: float = setting(0.7, check_range, 0, 1)
+    label_threshold: float = setting(0.5, check_range, 0, 1)
+    gaussian_std: float = setting(5.0, check_above_zero)
 
     def __post_init__(self) -> None:
-        checked = {
-            "base": check_choice("base", self.base, BASES),
-            "rcs": check_switch("rcs", self.rcs),
-            "sfr": check_switch("sfr", self.sfr),
-            "rcs_layers": check_indices("rcs_layers", self.rcs_layers),
-            "rcs_scale": check_at_least_zero("rcs_scale", self.rcs_scale),
-            "rcs_weight": check_range("rcs_weight", self.rcs_weight, 0, 1),
-            "sfr_scale": check_at_least_zero("sfr_scale", self.sfr_scale),
-            "sfr_weight": check_range("sfr_weight", self.sfr_weight, 0, 1),
-            "label_threshold": check_range("label_threshold", self.label_threshold, 0, 1),
-            "gaussian_std": check_above_zero("gaussian_std", self.gaussian_std),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
         if self.rcs and not self.rcs_layers:
             raise ValueError("rcs_layers must name a block while rcs is on, got none: give some, or rcs=False")
 

@@ -12,7 +12,15 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_above_zero, check_at_least_zero, check_indices, check_range, check_whole
+from rfclip.checks import (
+    Checked,
+    check_above_zero,
+    check_at_least_zero,
+    check_indices,
+    check_range,
+    check_whole,
+    setting,
+)
 from rfclip.clip.towers import attention_output, blocks, kv, num_layers, qkv, softmax_attention
 from rfclip.methods.base import (
     METHODS,
@@ -30,7 +38,7 @@ from rfclip.methods.similar import contrasted, cosines, repair, spread
 
 @METHODS.register
 @dataclass(frozen=True)
-class SCCLIP(OrdinaryImage):
+class SCCLIP(Checked, OrdinaryImage):
     """Anomalous tokens repaired, features spread by mid-layer similarity, and fused from several layers.
 
     Attributes:
@@ -47,28 +55,14 @@ class SCCLIP(OrdinaryImage):
         ValueError: a setting is out of its range; from `check_tower`, a layer that the tower does not have.
     """
 
-    pre_layer: int = 8
-    post_layer: int = 3
-    fusion_layers: Sequence[int] = (3, 4, 5, 6, 7, 8, 9)
-    class_weight: float = 0.3
-    similarity_threshold: float = 0.4
-    lof_neighbors: int = 30
-    contamination: float = 0.05
-    contrast: float = 3.0
-
-    def __post_init__(self) -> None:
-        checked = {
-            "pre_layer": check_whole("pre_layer", self.pre_layer),
-            "post_layer": check_whole("post_layer", self.post_layer),
-            "fusion_layers": check_indices("fusion_layers", self.fusion_layers),
-            "class_weight": check_at_least_zero("class_weight", self.class_weight),
-            "similarity_threshold": check_range("similarity_threshold", self.similarity_threshold, -1, 1),
-            "lof_neighbors": check_whole("lof_neighbors", self.lof_neighbors, least=1),
-            "contamination": check_range("contamination", self.contamination, 0, 1),
-            "contrast": check_above_zero("contrast", self.contrast),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+    pre_layer: int = setting(8, check_whole, depth=12)
+    post_layer: int = setting(3, check_whole, depth=12)
+    fusion_layers: Sequence[int] = setting((3, 4, 5, 6, 7, 8, 9), check_indices, depth=12)
+    class_weight: float = setting(0.3, check_at_least_zero)
+    similarity_threshold: float = setting(0.4, check_range, -1, 1)
+    lof_neighbors: int = setting(30, check_whole, 1)
+    contamination: float = setting(0.05, check_range, 0, 1)
+    contrast: float = setting(3.0, check_above_zero)
 
     def check_tower(self, vit: VisionTransformer) -> None:
         """Raise ValueError if a layer is no block output of the tower before the last block."""

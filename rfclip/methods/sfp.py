@@ -12,7 +12,16 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_above_zero, check_at_least_zero, check_choice, check_indices, check_range, check_whole
+from rfclip.checks import (
+    Checked,
+    check_above_zero,
+    check_at_least_zero,
+    check_choice,
+    check_indices,
+    check_range,
+    check_whole,
+    setting,
+)
 from rfclip.clip.towers import attention_output, blocks, num_layers, qkv, softmax_attention
 from rfclip.methods.base import (
     METHODS,
@@ -30,9 +39,13 @@ from rfclip.methods.similar import contrasted, cosines, repair, spread
 FUSION = {"v1": (3, 4, 5, 6, 7, 8, 9, 10), "v2": (3, 4, 5, 6, 7, 8, 9)}
 
 
+def _check_fusion(name: str, value: object) -> tuple[int, ...] | None:
+    return None if value is None else check_indices(name, value)
+
+
 @METHODS.register
 @dataclass(frozen=True)
-class SFP(OrdinaryImage):
+class SFP(Checked, OrdinaryImage):
     """Salient tokens repaired by their neighbours; kk and qq attention; several layers fused.
 
     Attributes:
@@ -50,32 +63,20 @@ class SFP(OrdinaryImage):
         ValueError: a setting is out of its range; from `check_tower`, a layer that the tower does not have.
     """
 
-    version: str = "v2"
-    pre_layer: int = 8
-    post_layer: int = 3
-    fusion_layers: Sequence[int] | None = None
-    class_weight: float = 0.3
-    salience: float = 5.0
-    max_tokens: int = 10
-    similarity_threshold: float = 0.4
-    contrast: float = 3.0
+    version: str = setting("v2", check_choice, tuple(FUSION))
+    pre_layer: int = setting(8, check_whole, depth=12)
+    post_layer: int = setting(3, check_whole, depth=12)
+    fusion_layers: Sequence[int] | None = setting(None, _check_fusion, depth=12)
+    class_weight: float = setting(0.3, check_at_least_zero)
+    salience: float = setting(5.0, check_at_least_zero)
+    max_tokens: int = setting(10, check_whole)
+    similarity_threshold: float = setting(0.4, check_range, -1, 1)
+    contrast: float = setting(3.0, check_above_zero)
 
     def __post_init__(self) -> None:
-        version = check_choice("version", self.version, ("v1", "v2"))
-        layers = FUSION[version] if self.fusion_layers is None else self.fusion_layers
-        checked = {
-            "version": version,
-            "pre_layer": check_whole("pre_layer", self.pre_layer),
-            "post_layer": check_whole("post_layer", self.post_layer),
-            "fusion_layers": check_indices("fusion_layers", layers),
-            "class_weight": check_at_least_zero("class_weight", self.class_weight),
-            "salience": check_at_least_zero("salience", self.salience),
-            "max_tokens": check_whole("max_tokens", self.max_tokens),
-            "similarity_threshold": check_range("similarity_threshold", self.similarity_threshold, -1, 1),
-            "contrast": check_above_zero("contrast", self.contrast),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
+        if self.fusion_layers is None:
+            object.__setattr__(self, "fusion_layers", FUSION[self.version])
 
     def check_tower(self, vit: VisionTransformer) -> None:
         """Raise ValueError if a layer is no block output of the tower before the last block."""

@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-from rfclip.checks import check_at_least_zero, check_choice, check_dims, check_range, check_switch, check_whole
+from rfclip.checks import (
+    Checked,
+    check_at_least_zero,
+    check_choice,
+    check_dims,
+    check_range,
+    check_switch,
+    check_whole,
+    setting,
+)
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import add_mlp, attention_output, blocks, embed, qkv, softmax_attention
 from rfclip.methods.base import (
@@ -24,7 +33,7 @@ from rfclip.methods.base import (
     Recorder,
     Show,
     attention_branch,
-    check_dims_setting,
+    check_words_or_indices,
     class_embedding,
     dense_output,
     resolve_dims,
@@ -38,7 +47,7 @@ TARGETS = ("defocused", "others", "class")
 
 @METHODS.register
 @dataclass(frozen=True)
-class FilteredMeanKK:
+class FilteredMeanKK(Checked):
     """MeanKK with the masked tokens of every layer boundary filtered or suppressed (docs/METHOD.md section 10).
 
     Attributes:
@@ -49,18 +58,11 @@ class FilteredMeanKK:
         seed: of the random tokens; each boundary draws its own, from the same numbers for every image.
     """
 
-    filter: str = "mean"
-    tokens: str = "distractors"
-    distraction_dims: str | Sequence[int] = "auto"
-    tau: float = 5.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("filter", self.filter, FILTERS)
-        check_choice("tokens", self.tokens, TOKENS)
-        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
-        object.__setattr__(self, "seed", check_whole("seed", self.seed))
-        object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
+    filter: str = setting("mean", check_choice, FILTERS)
+    tokens: str = setting("distractors", check_choice, TOKENS)
+    distraction_dims: str | Sequence[int] = setting("auto", check_words_or_indices, "auto")
+    tau: float = setting(5.0, check_at_least_zero)
+    seed: int = setting(0, check_whole)
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
@@ -87,7 +89,7 @@ class FilteredMeanKK:
 
 @METHODS.register
 @dataclass(frozen=True)
-class RefocusVariant:
+class RefocusVariant(Checked):
     """RefocusCLIP with steps left out or changed (docs/METHOD.md sections 3 and 10).
 
     Attributes:
@@ -99,24 +101,18 @@ class RefocusVariant:
         distraction_dims, tau, beta: as in RefocusCLIP.
     """
 
-    attention: bool = True
-    embedding: bool = True
-    target: str = "defocused"
-    neighbourhood: int = 3
-    distraction_dims: str | Sequence[int] = "auto"
-    tau: float = 5.0
-    beta: float = 0.7
+    attention: bool = setting(True, check_switch)
+    embedding: bool = setting(True, check_switch)
+    target: str = setting("defocused", check_choice, TARGETS)
+    neighbourhood: int = setting(3, check_whole, 3)
+    distraction_dims: str | Sequence[int] = setting("auto", check_words_or_indices, "auto")
+    tau: float = setting(5.0, check_at_least_zero)
+    beta: float = setting(0.7, check_range, 0, 1)
 
     def __post_init__(self) -> None:
-        for name in ("attention", "embedding"):
-            object.__setattr__(self, name, check_switch(name, getattr(self, name)))
-        check_choice("target", self.target, TARGETS)
-        object.__setattr__(self, "neighbourhood", check_whole("neighbourhood", self.neighbourhood, least=3))
+        super().__post_init__()
         if self.neighbourhood % 2 == 0:
             raise ValueError(f"neighbourhood is the side of a window, odd, at least 3, got {self.neighbourhood}")
-        object.__setattr__(self, "tau", check_at_least_zero("tau", self.tau))
-        object.__setattr__(self, "beta", check_range("beta", self.beta, 0, 1))
-        object.__setattr__(self, "distraction_dims", check_dims_setting(self.distraction_dims))
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:

@@ -6,6 +6,7 @@ Source: docs/METHOD.md section 5.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,13 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from rfclip.checks import check_choice, check_range
+from rfclip.checks import Checked, check_choice, check_range, setting
 
 SCOPES = ("image", "window")
 
 
 @dataclass(frozen=True)
-class Prior:
+class Prior(Checked):
     """Settings of the prior.
 
     Attributes:
@@ -33,15 +34,12 @@ class Prior:
         ValueError: A number out of its range, or an unknown scope.
     """
 
-    image_weight: float
-    mean_vector_weight: float
-    cluster_threshold: float
-    scope: str = "image"
+    block: ClassVar[str] = "prior."
 
-    def __post_init__(self) -> None:
-        for name, most in (("image_weight", 1), ("mean_vector_weight", 1), ("cluster_threshold", 2)):
-            object.__setattr__(self, name, check_range(f"prior.{name}", getattr(self, name), 0, most))
-        check_choice("prior.scope", self.scope, SCOPES)
+    image_weight: float = setting(..., check_range, 0, 1)
+    mean_vector_weight: float = setting(..., check_range, 0, 1)
+    cluster_threshold: float = setting(..., check_range, 0, 2)
+    scope: str = setting("image", check_choice, SCOPES)
 
 
 def cluster_names(text: Tensor, threshold: float) -> Tensor:

@@ -9,13 +9,23 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfclip.checks import built, check_above_zero, check_choice, check_range, check_switch, check_whole, shown
+from rfclip.checks import (
+    Checked,
+    built,
+    check_above_zero,
+    check_choice,
+    check_range,
+    check_switch,
+    check_whole,
+    setting,
+    shown,
+)
 from rfclip.clip.precision import own_precision
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import labels, prior, windows
@@ -32,7 +42,7 @@ MODES = ("whole", "slide")
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Checked):
     """How an image is cut up before it is encoded.
 
     Attributes:
@@ -42,15 +52,15 @@ class Windows:
         window_batch: windows that are encoded together; bounds the memory.
     """
 
-    mode: str = "whole"
-    crop_size: int = 224
-    stride: int = 112
-    window_batch: int = 8
+    block: ClassVar[str] = "test_cfg."
+
+    mode: str = setting("whole", check_choice, MODES)
+    crop_size: int = setting(224, check_whole, 1)
+    stride: int = setting(112, check_whole, 1)
+    window_batch: int = setting(8, check_whole, 1)
 
     def __post_init__(self) -> None:
-        check_choice("test_cfg.mode", self.mode, MODES)
-        for name in ("crop_size", "stride", "window_batch"):
-            object.__setattr__(self, name, check_whole(f"test_cfg.{name}", getattr(self, name), least=1))
+        super().__post_init__()
         if self.stride > self.crop_size:
             raise ValueError(
                 f"test_cfg.stride ({self.stride}) is larger than crop_size ({self.crop_size}): some pixels would be "

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfclip.checks import check_indices, check_whole
+from rfclip.checks import Checked, check_indices, check_whole, setting
 from rfclip.clip.precision import at_least_fp32
 from rfclip.refiners.base import REFINERS
 
@@ -22,7 +23,7 @@ _CACHED = 2**19  # elements (2 MB): a strip of this size is worked on from the p
 
 @REFINERS.register
 @dataclass(frozen=True)
-class PAMR:
+class PAMR(Checked):
     """Settings of the refinement.
 
     Attributes:
@@ -33,12 +34,13 @@ class PAMR:
         ValueError: Not whole numbers in these ranges.
     """
 
-    num_iter: int = 10
-    dilations: tuple[int, ...] = (8, 16)
+    block: ClassVar[str] = "PAMR "
+
+    num_iter: int = setting(10, check_whole)
+    dilations: tuple[int, ...] = setting((8, 16), check_indices)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_iter", check_whole("PAMR num_iter", self.num_iter))
-        object.__setattr__(self, "dilations", check_indices("PAMR dilations", self.dilations))
+        super().__post_init__()
         if not self.dilations or min(self.dilations) < 1:
             raise ValueError(f"PAMR dilations must be at least one distance >= 1, got {self.dilations!r}")
 

@@ -181,7 +181,7 @@ def test_registered_and_frozen():
         ({"distraction_dims": "all"}, "distraction_dims must be 'auto' or a list of integers, got 'all'"),
         ({"distraction_dims": [0.5]}, "distraction_dims must be integers.*got 0.5"),
         ({"distraction_dims": [-3]}, "distraction_dims.*got -3"),
-        ({"solver": "fast"}, "unknown solver 'fast'"),
+        ({"solver": "fast"}, "solver must be one of .*got 'fast'"),
     ],
 )
 def test_bad_settings(settings, sentence):
