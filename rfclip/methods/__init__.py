@@ -9,6 +9,7 @@ from rfclip.methods.sc_clip import SCCLIP  # isort: skip
 from rfclip.methods.sfp import SFP  # isort: skip
 from rfclip.methods.pearl import PEARL  # isort: skip
 from rfclip.methods.resclip import ResCLIP  # isort: skip
+from rfclip.methods.refocused import Refocused  # isort: skip
 from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RefocusCLIP",
     "RefocusCLIPRelease",
     "RefocusVariant",
+    "Refocused",
     "ResCLIP",
     "VanillaCLIP",
 ]

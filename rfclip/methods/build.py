@@ -22,6 +22,8 @@ LOG = logging.getLogger(__name__)
 def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Method:
     """Build a dense method and give it the distraction dimensions of the weights, if it asks for them.
 
+    A `head` in the block that is itself the block of a method is built first, in the same way.
+
     Args:
         settings: `type` and the method's own arguments; `calibration_images` (a folder) serves 'auto' dimensions.
             None: RefocusCLIP.
@@ -32,6 +34,9 @@ def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Meth
         ValueError: an unknown type, or settings that do not fit the tower (layers: see :func:`fit_layers`).
     """
     block = {"type": "RefocusCLIP"} if settings is None else settings
+    head = block.get("head") if isinstance(block, Mapping) else None
+    if isinstance(head, Mapping):
+        block = {**block, "head": build_method(head, loaded)}
     method = METHODS.build(block, also=("calibration_images",))
     folder = block.get("calibration_images")
     if folder is not None and not isinstance(folder, (str, Path)):

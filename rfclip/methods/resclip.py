@@ -39,24 +39,22 @@ from rfclip.methods.base import (
     METHODS,
     DenseOutput,
     Given,
-    OrdinaryImage,
     Recorder,
     Show,
     attention_branch,
-    check_block_outputs,
     class_embedding,
     dense_output,
-    ordinary_blocks,
 )
 from rfclip.methods.baselines import neighbourhood
 from rfclip.methods.feedback import semantic_feedback, window_labels
+from rfclip.methods.stream import OnStream, Stream, check_block_outputs, ordinary_blocks
 
 BASES = ("naclip", "sclip", "clearclip", "vanilla")
 
 
 @METHODS.register
 @dataclass(frozen=True)
-class ResCLIP(Checked, OrdinaryImage):
+class ResCLIP(Checked, OnStream):
     """Residual attention from earlier blocks (rcs), and a second pass that follows the first one's labels (sfr).
 
     Attributes:
@@ -97,7 +95,13 @@ class ResCLIP(Checked, OrdinaryImage):
 
     @torch.no_grad()
     def __call__(
-        self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None, given: Given | None = None
+        self,
+        vit: VisionTransformer,
+        images: Tensor,
+        record: Recorder | None = None,
+        given: Given | None = None,
+        *,
+        stream: Stream = ordinary_blocks,
     ) -> DenseOutput:
         """Encode normalised images (B, 3, H, W), for the queries that are given."""
         if given is None:
@@ -105,7 +109,7 @@ class ResCLIP(Checked, OrdinaryImage):
         self.check_tower(vit)
         show = Show(record)
         read: list[Tensor] = []
-        tokens, grid = ordinary_blocks(vit, images, show, inputs=read)
+        tokens, grid = stream(vit, images, show, inputs=read)
         last = blocks(vit)[-1]
         earlier = [
             softmax_attention(*qkv(blocks(vit)[layer], read[layer])[:2]) for layer in self.rcs_layers if self.rcs

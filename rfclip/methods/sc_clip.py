@@ -22,23 +22,14 @@ from rfclip.checks import (
     setting,
 )
 from rfclip.clip.towers import attention_output, blocks, kv, num_layers, qkv, softmax_attention
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    OrdinaryImage,
-    Recorder,
-    Show,
-    check_block_outputs,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.similar import contrasted, cosines, repair, spread
+from rfclip.methods.stream import OnStream, Stream, check_block_outputs, ordinary_blocks
 
 
 @METHODS.register
 @dataclass(frozen=True)
-class SCCLIP(Checked, OrdinaryImage):
+class SCCLIP(Checked, OnStream):
     """Anomalous tokens repaired, features spread by mid-layer similarity, and fused from several layers.
 
     Attributes:
@@ -69,12 +60,19 @@ class SCCLIP(Checked, OrdinaryImage):
         check_block_outputs([self.pre_layer, self.post_layer, *self.fusion_layers], num_layers(vit))
 
     @torch.no_grad()
-    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
+    def __call__(
+        self,
+        vit: VisionTransformer,
+        images: Tensor,
+        record: Recorder | None = None,
+        *,
+        stream: Stream = ordinary_blocks,
+    ) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         self.check_tower(vit)
         show = Show(record)
         outputs: list[Tensor] = []
-        tokens, grid = ordinary_blocks(vit, images, show, outputs=outputs)  # F_l and c_l: outputs[l], (B, 1+N, d)
+        tokens, grid = stream(vit, images, show, outputs=outputs)  # F_l and c_l: outputs[l], (B, 1+N, d)
         last, x = blocks(vit)[-1], tokens[:, 1:]
 
         damaged = anomalous(x, self.lof_neighbors, self.contamination)
