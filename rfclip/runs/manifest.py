@@ -206,14 +206,16 @@ def circumstances() -> dict[str, Any]:
 
 
 def profile_name(method: Mapping[str, Any]) -> str:
-    """The profile that a method dict is, e.g. 'paper'; with what differs from it, if something does."""
+    """The profile that a method dict is, e.g. 'paper', or else its type; with what differs, if something does."""
     method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
+    name, profile = str(method["type"]), {"type": method["type"]}
     for path in sorted((config_root() / "_base_" / "profiles").glob("*.py")):
-        profile = Config.fromfile(path).model.method.to_dict()
-        if profile["type"] == method["type"]:
-            changed = [f"{k}={v}" for k, v in method.items() if k not in profile or profile[k] != v]
-            return f"{path.stem} ({', '.join(changed)})" if changed else path.stem
-    return str(method["type"])
+        known = Config.fromfile(path).model.method.to_dict()
+        if known["type"] == method["type"]:
+            name, profile = path.stem, known
+            break
+    changed = [f"{k}={v}" for k, v in method.items() if k not in profile or profile[k] != v]
+    return f"{name} ({', '.join(changed)})" if changed else name
 
 
 def data_facts(prints: Mapping[str, str]) -> DataFacts:

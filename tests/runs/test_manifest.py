@@ -114,6 +114,8 @@ def test_profile_names() -> None:
     assert profile_name({"type": "MeanKK"}) == "mean_kk"
     assert profile_name({**config("voc21")["method"], "beta": 0.5, "layers": "last"}) == "paper (beta=0.5, layers=last)"
     assert profile_name({"type": "Mine"}) == "Mine"
+    refocused = {"type": "Refocused", "head": {"type": "SCCLIP"}, "beta": 0.5}
+    assert profile_name(refocused) == "Refocused (head={'type': 'SCCLIP'}, beta=0.5)"
 
 
 def test_absolute_paths_are_cut(tmp_path: Path) -> None:
