@@ -178,7 +178,8 @@ class Queries:
     @own_precision
     def of(cls, text: Tensor, vocabulary: Vocabulary, settings: Settings) -> Queries:
         """Put a vocabulary's embeddings (Q, E) together with what the steps need to know of it."""
-        clusters = prior.cluster_names(text, settings.prior.cluster_threshold) if settings.prior else None
+        how = settings.prior
+        clusters = prior.cluster_names(text, how.cluster_threshold, how.linkage) if how else None
         return cls(text, vocabulary.query_class, len(vocabulary.names), clusters, prior.twins_of(text))
 
     def similarity(self, image: Tensor) -> Tensor:

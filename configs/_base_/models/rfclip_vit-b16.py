@@ -37,6 +37,8 @@ model = dict(
         cluster_threshold=0.10,
         # where the image-level similarity comes from: 'image', or 'window' (Cityscapes)
         scope="image",
+        # how near clusters of names are: 'complete', their two farthest names, or 'ward' (CASS)
+        linkage="complete",
     ),
     # refiner=dict(...) as in ../refiners/pamr.py; left out: none
     # factor on the cosines before the softmax, above 0 (section 5)
