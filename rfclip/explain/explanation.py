@@ -333,10 +333,11 @@ def _run(
 
 def _class_similarity(dense: DenseOutput, queries: Queries, grid: tuple[int, int]) -> NDArray[np.float32]:
     """Cosines (C, h, w) with the best name of each class, or the scores that stand in their place, on a grid."""
+    own = dense.grid if dense.scores is None else (dense.scores.shape[-2], dense.scores.shape[-1])
     if dense.scores is None:
         cosines = F.normalize(dense.patches[0].float(), dim=-1) @ queries.text.T  # (N, Q)
     else:
         cosines = dense.scores[0].flatten(1).T.float()
     index = torch.tensor(queries.query_class, device=cosines.device).expand_as(cosines)
     best = cosines.new_full((len(cosines), queries.num_classes), -2).scatter_reduce(1, index, cosines, "amax")
-    return resize(best.T.unflatten(1, dense.grid), grid).cpu().numpy()
+    return resize(best.T.unflatten(1, own), grid).cpu().numpy()

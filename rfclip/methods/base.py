@@ -92,7 +92,8 @@ class DenseOutput:
         patches: (B, N, E), not normalised, raster order.
         image: (B, E), not normalised.
         grid: (h, w), h*w = N; a vision model's may be finer than the tower's.
-        scores: (B, Q, h, w) that stand in place of the cosines of patches and queries, or None.
+        scores: (B, Q, h', w') that stand in place of the cosines of patches and queries, on a grid of their own, or
+            None.
     """
 
     patches: Tensor

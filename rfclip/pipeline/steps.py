@@ -185,6 +185,10 @@ class Queries:
         clusters = prior.cluster_names(text, settings.prior.cluster_threshold) if settings.prior else None
         return cls(text, vocabulary.query_class, len(vocabulary.names), clusters, prior.twins_of(text))
 
+    def tied(self, maps: Tensor) -> Tensor:
+        """Maps (B, Q, h, w) in which equal queries have equal values: those of the first of them."""
+        return maps if self.twins is None else maps[:, self.twins[0]]
+
     def similarity(self, image: Tensor) -> Tensor:
         """Cosines (B, Q) of image embeddings (B, E) with the queries; equal queries have equal cosines."""
         cosines = F.normalize(image.float(), dim=-1) @ self.text.T
@@ -262,7 +266,7 @@ def cosine_maps(
             for image, similarity in zip(images, similarities, strict=True)
         )
     if merged is not None:
-        found = (merged(maps, image) for maps, image in zip(found, images, strict=True))
+        found = (queries.tied(merged(maps, image)[None])[0] for maps, image in zip(found, images, strict=True))
     return found if isinstance(found, Tensor) else torch.stack(list(found))
 
 
@@ -340,7 +344,8 @@ class _Pieces:
         `similarity` (B, Q) is the image-level one of the prior; None means: of the piece itself.
         """
         if dense.scores is not None:
-            return dense.scores if on_grid else self.fit.stretched(dense.scores, size)
+            scores = self.queries.tied(dense.scores.float())
+            return scores if on_grid else self.fit.stretched(scores, size)
         patches = F.normalize(dense.patches.float(), dim=-1)  # (B, N, E)
         chosen, queries, text = self.settings.prior, self.queries, self.queries.text
         if chosen is not None and queries.clusters is not None:

@@ -58,7 +58,6 @@ model = dict(
         stride=112,
         # windows encoded together: memory against speed, the result does not change
         window_batch=8,
-        # zeros after normalisation round each window, up to a multiple of so many pixels per side, or None
-        pad_multiple=None,
+        # pad_multiple=..., pixels: zeros after normalisation round each window, up to a multiple per side; left out: none
     ),
 )
