@@ -41,8 +41,7 @@ class Sight:
 
     def picture(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) that are normalised for CLIP for the vision model; no rounding, no clipping."""
-        own = unnormalised(images.float(), self.mean, self.std)
-        return (own - channels(self.model.mean, own)) / channels(self.model.std, own)
+        return normalised(unnormalised(images.float(), self.mean, self.std), self.model.mean, self.model.std)
 
     def unit_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the normalised rows (B, N, d) of the model's final patch tokens, fp32 at least, and their grid.
@@ -111,6 +110,11 @@ def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
 def unnormalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Undo a normalisation: images (..., 3, H, W) on 0..1."""
     return images * channels(std, images) + channels(mean, images)
+
+
+def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalise images (..., 3, H, W) on 0..1."""
+    return (images - channels(mean, images)) / channels(std, images)
 
 
 def on_grid(heads: Tensor, grid: tuple[int, int], other: tuple[int, int]) -> Tensor:
