@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -15,8 +16,10 @@ from torch import Tensor
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.precision import at_least_fp32
 from rfclip.methods.base import OrdinaryImage
-from rfclip.vision.files import AUTO, automatic
+from rfclip.vision.files import resolved_name
 from rfclip.vision.model import VisionModel, check_vfm, load_vision
+
+LOG = logging.getLogger(__name__)
 
 M = TypeVar("M", bound="SightedMethod")
 
@@ -41,8 +44,7 @@ class Sight:
 
     def picture(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) that are normalised for CLIP for the vision model; no rounding, no clipping."""
-        own = unnormalised(images.float(), self.mean, self.std)
-        return (own - channels(self.model.mean, own)) / channels(self.model.std, own)
+        return normalised(unnormalised(images.float(), self.mean, self.std), self.model.mean, self.model.std)
 
     def unit_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the normalised rows (B, N, d) of the model's final patch tokens, fp32 at least, and their grid.
@@ -84,10 +86,11 @@ class SightedMethod(OrdinaryImage):
 
 def resolved_vfm(method: SightedMethod, loaded: LoadedCLIP) -> dict[str, Any]:
     """Return a method's `vfm` with 'auto' replaced: by the tiny model beside the tiny CLIP, else by the published."""
-    settings = dict(method.vfm)
-    if settings["pretrained"] == AUTO:
-        settings["pretrained"] = automatic(method.published_vision, beside_tiny=loaded.origin == "tiny")
-    return settings
+    given = method.vfm["pretrained"]
+    name = resolved_name(given, method.published_vision, beside_tiny=loaded.origin == "tiny")
+    if name != given:
+        LOG.info(f"{type(method).__name__}: vfm.pretrained={given!r} is {name!r} beside a CLIP {loaded.architecture}.")
+    return {**method.vfm, "pretrained": name}
 
 
 def load_sight(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Sight:
@@ -111,6 +114,11 @@ def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
 def unnormalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Undo a normalisation: images (..., 3, H, W) on 0..1."""
     return images * channels(std, images) + channels(mean, images)
+
+
+def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalise images (..., 3, H, W) on 0..1."""
+    return (images - channels(mean, images)) / channels(std, images)
 
 
 def on_grid(heads: Tensor, grid: tuple[int, int], other: tuple[int, int]) -> Tensor:

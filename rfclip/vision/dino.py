@@ -54,21 +54,35 @@ def build(tensors: Mapping[str, Tensor], heads: int | None, source: str) -> Visi
     depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     hidden = tensors["blocks.0.mlp.fc1.weight"].shape[0]
     with torch.device("meta"):  # the weights come below; nothing random is drawn
-        vit = VisionTransformer(
-            img_size=side * patch,
-            patch_size=patch,
-            num_classes=0,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads_of(width, heads, source),
-            mlp_ratio=(hidden + 0.5) / width,  # rounded down there
-            norm_layer=partial(nn.LayerNorm, eps=EPS),
-            act_layer=nn.GELU,
-            weight_init="skip",
-        )
+        vit = skeleton(width, heads_of(width, heads, source), depth, hidden, patch, side)
     vit = vit.to_empty(device="cpu")
     load_strictly(vit, tensors, source, f"a DINO of {depth} blocks, width {width}, patches of {patch}")
     return vit.float().eval().requires_grad_(False)
+
+
+def skeleton(width: int, heads: int, depth: int, hidden: int, patch: int, side: int) -> VisionTransformer:
+    """Return timm's ViT in DINO's form; its weights are not initialised and must be replaced.
+
+    Args:
+        width: d, channels of a token.
+        heads: of each block.
+        depth: L, the number of blocks.
+        hidden: channels of the MLPs.
+        patch: side of a patch in pixels.
+        side: of the grid that the positional table is for, in patches.
+    """
+    return VisionTransformer(
+        img_size=side * patch,
+        patch_size=patch,
+        num_classes=0,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=(hidden + 0.5) / width,  # rounded down there
+        norm_layer=partial(nn.LayerNorm, eps=EPS),
+        act_layer=nn.GELU,
+        weight_init="skip",
+    )
 
 
 def heads_of(width: int, heads: int | None, source: str) -> int:

@@ -34,17 +34,20 @@ def names() -> tuple[str, ...]:
     return (*PUBLISHED, *TINY)
 
 
-def automatic(published: str, beside_tiny: bool) -> str:
-    """Return what `vfm.pretrained='auto'` stands for.
+def resolved_name(pretrained: str, published: str, beside_tiny: bool) -> str:
+    """Return a name or path as it is, and for 'auto' the name that it stands for.
 
     Args:
+        pretrained: as it was given.
         published: the name of the weights that the method was published with.
-        beside_tiny: whether the CLIP is the tiny one; then it is the tiny model of the same patch.
+        beside_tiny: whether the CLIP is the tiny one; then 'auto' is the tiny model of the same patch.
 
     Example:
-        >>> automatic("dino_vitb8", beside_tiny=True), automatic("dino_vitb16", beside_tiny=False)
+        >>> resolved_name("auto", "dino_vitb8", beside_tiny=True), resolved_name("auto", "dino_vitb16", False)
         ('tiny8', 'dino_vitb16')
     """
+    if pretrained != AUTO:
+        return pretrained
     return f"tiny{16 if published.endswith('16') else 8}" if beside_tiny else published
 
 
