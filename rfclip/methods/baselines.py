@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,10 +24,10 @@ from rfclip.clip.towers import (
 )
 from rfclip.methods.attention import KeyAttention
 from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, attention_branch, class_embedding, dense_output
-from rfclip.methods.stream import OnStream, Stream, ordinary_blocks
+from rfclip.methods.stream import OnStream
 
 
-class LastBlock(OnStream):
+class LastBlock(OnStream, ABC):
     """The ordinary tower, but for what the last block lets its tokens attend to.
 
     Attributes:
@@ -41,17 +41,10 @@ class LastBlock(OnStream):
         """What the last block's heads put out for its queries, keys and values; all (B, H, 1+N, d/H)."""
 
     @torch.no_grad()
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
-    ) -> DenseOutput:
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
-        tokens, grid = stream(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         heads = self.heads(q, k, v, grid, show)
@@ -69,17 +62,10 @@ class MeanKK(OnStream):
     """Mean over layers of softmax kk, its patch-patch block: `RefocusCLIP` without its three steps; no settings."""
 
     @torch.no_grad()
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
-    ) -> DenseOutput:
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         show, keys = Show(record), KeyAttention()
-        tokens, grid = stream(vit, images, show, keys)
+        tokens, grid = self.stream(vit, images, show, keys)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         keys.add(k)
@@ -161,17 +147,10 @@ class VanillaCLIP(OnStream):
     """CLIP as it is: the patch tokens of the unchanged last block; no settings."""
 
     @torch.no_grad()
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
-    ) -> DenseOutput:
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
-        tokens, grid = stream(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         tokens = run_block(blocks(vit)[-1], tokens)
         return dense_output(vit, tokens[:, 1:], project(vit, tokens[:, 0]), grid, show)
 

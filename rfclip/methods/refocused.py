@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -12,7 +13,8 @@ from torch import Tensor
 from rfclip.checks import setting, shown
 from rfclip.clip.towers import num_layers
 from rfclip.methods.attention import KeyAttention
-from rfclip.methods.base import METHODS, DenseOutput, Given, Recorder, Show, check_words_or_indices
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, check_words_or_indices
+from rfclip.methods.needs import Given, gives_scores, needs_of
 from rfclip.methods.refocusing import RefocusedSteps, Refocusing, chosen_layers
 from rfclip.methods.stream import OnStream, run_blocks
 
@@ -43,7 +45,6 @@ class Refocused(Refocusing):
         head: the other method, or its settings block.
         distraction_dims, tau, beta, solver: as in `RefocusCLIP`.
         layers: blocks to refocus: 'all' before the last, which is the head's; or a list of indices, counted from 0.
-        needs: what the head needs.
 
     Raises:
         ValueError: a setting is out of its range, or the head is no method that works on the stream.
@@ -55,7 +56,17 @@ class Refocused(Refocusing):
     @property
     def needs(self) -> frozenset[str]:
         """What the engine must hand over, as the head declares it."""
-        return getattr(self.head, "needs", frozenset())
+        return needs_of(self.head)
+
+    @property
+    def gives_scores(self) -> bool:
+        """Whether the head gives scores in place of cosines."""
+        return gives_scores(self.head)
+
+    @property
+    def sight(self) -> Any:
+        """The head's vision model beside the CLIP."""
+        return self.head.sight  # type: ignore[attr-defined]
 
     def check_tower(self, vit: VisionTransformer) -> None:
         """Raise ValueError if `layers` or the head names a block that the tower does not have before its last."""
@@ -65,27 +76,33 @@ class Refocused(Refocusing):
         if hasattr(self.head, "check_tower"):
             self.head.check_tower(vit)
 
-    @torch.no_grad()
     def __call__(
-        self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None, given: Given | None = None
+        self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None, **given: Any
     ) -> DenseOutput:
-        """Encode normalised images (B, 3, H, W); `given` is what the head needs, if it needs anything."""
+        """Encode normalised images (B, 3, H, W); `given` as the head takes it."""
         self.check_tower(vit)
-        more = {} if given is None else {"given": given}
-        return self.head(vit, images, record, stream=self.stream, **more)
+        return self._placed(vit, images, record, **given)
+
+    def joined(self, vit: VisionTransformer, windows: Tensor, record: Recorder | None, given: Given) -> DenseOutput:
+        """Encode all windows (n, 3, h, w) of an image, for a head that needs them at once."""
+        return self._placed.joined(vit, windows, record, given)
+
+    def merged(self, maps: Tensor, given: Given) -> Tensor:
+        """What the head makes of an image's merged maps (Q, H, W)."""
+        return self._placed.merged(maps, given)
 
     def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
         """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
-        return self.head.image_embedding(vit, images, self.stream)
+        return self._placed.image_embedding(vit, images)
 
-    def stream(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        show: Show,
-        keys: KeyAttention | None = None,
-        outputs: list[Tensor] | None = None,
-        inputs: list[Tensor] | None = None,
+    @property
+    def _placed(self) -> Any:
+        """The head, behind refocused blocks."""
+        return self.head.behind(self._stream)
+
+    @torch.no_grad()
+    def _stream(
+        self, vit: VisionTransformer, images: Tensor, show: Show, keys: KeyAttention | None = None, **collected: Any
     ) -> tuple[Tensor, tuple[int, int]]:
-        """Run all blocks but the last, refocused; see `rfclip.methods.stream.run_blocks`."""
-        return run_blocks(vit, images, RefocusedSteps(self, vit, show, keys), outputs, inputs)
+        """As `rfclip.methods.stream.ordinary_blocks`, refocused."""
+        return run_blocks(vit, images, RefocusedSteps(self, vit, show, keys), **collected)

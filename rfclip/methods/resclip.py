@@ -35,19 +35,11 @@ from rfclip.clip.towers import (
     qkv,
     softmax_attention,
 )
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    Given,
-    Recorder,
-    Show,
-    attention_branch,
-    class_embedding,
-    dense_output,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, attention_branch, class_embedding, dense_output
 from rfclip.methods.baselines import neighbourhood
 from rfclip.methods.feedback import semantic_feedback, window_labels
-from rfclip.methods.stream import OnStream, Stream, check_block_outputs, ordinary_blocks
+from rfclip.methods.needs import Given
+from rfclip.methods.stream import OnStream, check_block_outputs
 
 BASES = ("naclip", "sclip", "clearclip", "vanilla")
 
@@ -95,13 +87,7 @@ class ResCLIP(Checked, OnStream):
 
     @torch.no_grad()
     def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        given: Given | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
+        self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None, given: Given | None = None
     ) -> DenseOutput:
         """Encode normalised images (B, 3, H, W), for the queries that are given."""
         if given is None:
@@ -109,7 +95,7 @@ class ResCLIP(Checked, OnStream):
         self.check_tower(vit)
         show = Show(record)
         read: list[Tensor] = []
-        tokens, grid = stream(vit, images, show, inputs=read)
+        tokens, grid = self.stream(vit, images, show, inputs=read)
         last = blocks(vit)[-1]
         earlier = [
             softmax_attention(*qkv(blocks(vit)[layer], read[layer])[:2]) for layer in self.rcs_layers if self.rcs

@@ -24,7 +24,7 @@ from rfclip.checks import (
 from rfclip.clip.towers import attention_output, blocks, kv, num_layers, qkv, softmax_attention
 from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.similar import contrasted, cosines, repair, spread
-from rfclip.methods.stream import OnStream, Stream, check_block_outputs, ordinary_blocks
+from rfclip.methods.stream import OnStream, check_block_outputs
 
 
 @METHODS.register
@@ -60,19 +60,12 @@ class SCCLIP(Checked, OnStream):
         check_block_outputs([self.pre_layer, self.post_layer, *self.fusion_layers], num_layers(vit))
 
     @torch.no_grad()
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
-    ) -> DenseOutput:
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         self.check_tower(vit)
         show = Show(record)
         outputs: list[Tensor] = []
-        tokens, grid = stream(vit, images, show, outputs=outputs)  # F_l and c_l: outputs[l], (B, 1+N, d)
+        tokens, grid = self.stream(vit, images, show, outputs=outputs)  # F_l and c_l: outputs[l], (B, 1+N, d)
         last, x = blocks(vit)[-1], tokens[:, 1:]
 
         damaged = anomalous(x, self.lof_neighbors, self.contamination)

@@ -25,7 +25,7 @@ from rfclip.checks import (
 from rfclip.clip.towers import attention_output, blocks, num_layers, qkv, softmax_attention
 from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.similar import contrasted, cosines, repair, spread
-from rfclip.methods.stream import OnStream, Stream, check_block_outputs, ordinary_blocks
+from rfclip.methods.stream import OnStream, check_block_outputs
 
 FUSION = {"v1": (3, 4, 5, 6, 7, 8, 9, 10), "v2": (3, 4, 5, 6, 7, 8, 9)}
 
@@ -75,20 +75,13 @@ class SFP(Checked, OnStream):
         check_block_outputs([*spreading, *self.fusion_layers], num_layers(vit))  # type: ignore[misc]
 
     @torch.no_grad()
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
-    ) -> DenseOutput:
+    def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         self.check_tower(vit)
         show = Show(record)
         outputs: list[Tensor] = []
         inputs: list[Tensor] = []
-        tokens, grid = stream(vit, images, show, outputs=outputs, inputs=inputs)
+        tokens, grid = self.stream(vit, images, show, outputs=outputs, inputs=inputs)
         *_, before, last = blocks(vit)
         damaged = self.salient(softmax_attention(*qkv(before, inputs[-1])[:2]).mean(1))
         fused = torch.stack([outputs[layer] for layer in self.fusion_layers]).sum(0)  # type: ignore[union-attr]

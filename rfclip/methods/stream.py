@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Protocol
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from rfclip.clip.towers import add_mlp, blocks, embed, fused_attention, qkv, run_block
 from rfclip.methods.attention import KeyAttention
-from rfclip.methods.base import DenseOutput, Recorder, Show, attention_branch, class_embedding, show_attention
+from rfclip.methods.base import Show, attention_branch, class_embedding, show_attention, show_attention_of
+
+M = TypeVar("M", bound="OnStream")
+Stream = Callable[..., tuple[Tensor, tuple[int, int]]]  # called as `ordinary_blocks` is
 
 
 class OrdinarySteps:
@@ -44,6 +47,7 @@ def run_blocks(
     steps: OrdinarySteps,
     outputs: list[Tensor] | None = None,
     inputs: list[Tensor] | None = None,
+    by_size: bool = False,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Run all blocks but the last, with what some steps do between them and in their attention.
 
@@ -53,12 +57,13 @@ def run_blocks(
         steps: of this call; whom they show to is shown every block, the last one, run in the ordinary way, included.
         outputs: what each block leaves for the next, (B, 1+N, d), is added to it.
         inputs: what each block reads, likewise.
+        by_size: how the positional table is resized, see :func:`rfclip.clip.towers.positional_table`.
 
     Returns:
         The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
     """
     show, (*earlier, last) = steps.show, blocks(vit)
-    tokens, grid = embed(vit, images)
+    tokens, grid = embed(vit, images, by_size)
     tokens = steps.boundary(0, tokens, grid)
     for layer, block in enumerate(earlier):
         if inputs is not None:
@@ -70,37 +75,51 @@ def run_blocks(
         tokens = steps.boundary(layer + 1, tokens, grid)
         if outputs is not None:
             outputs.append(tokens)
-    if show.listened:
-        show_attention(show, len(earlier), *qkv(last, tokens)[:2])
+    show_attention_of(show, len(earlier), last, tokens)
     show("residual", len(earlier) + 1, run_block, last, tokens)
     return tokens, grid
 
 
-class Stream(Protocol):
-    """How the blocks before the last are run: :func:`ordinary_blocks`, or what stands in for it."""
-
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        show: Show,
-        keys: KeyAttention | None = None,
-        outputs: list[Tensor] | None = None,
-        inputs: list[Tensor] | None = None,
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """As :func:`run_blocks`; `keys` as :class:`OrdinarySteps`."""
-
-
 def ordinary_blocks(
-    vit: VisionTransformer,
-    images: Tensor,
-    show: Show,
-    keys: KeyAttention | None = None,
-    outputs: list[Tensor] | None = None,
-    inputs: list[Tensor] | None = None,
+    vit: VisionTransformer, images: Tensor, show: Show, keys: KeyAttention | None = None, **collected: Any
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Run all blocks but the last in the ordinary way: :func:`run_blocks` with :class:`OrdinarySteps`."""
-    return run_blocks(vit, images, OrdinarySteps(show, keys), outputs, inputs)
+    """Run all blocks but the last in the ordinary way.
+
+    Args:
+        vit: the tower.
+        images: (B, 3, H, W), normalised.
+        show: is shown every block, the last one included.
+        keys: the key-key attention of the blocks is added to it.
+        collected: `outputs`, `inputs` and `by_size` of :func:`run_blocks`.
+
+    Returns:
+        The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
+    """
+    return run_blocks(vit, images, OrdinarySteps(show, keys), **collected)
+
+
+class OnStream:
+    """A method that works on what the blocks before the last leave, however these are run.
+
+    Its image embedding is that of an ordinary last block behind them, whatever it does to the patches.
+
+    Attributes:
+        stream: runs those blocks, in the ordinary way unless it is said :meth:`behind` which others it stands.
+    """
+
+    stream: ClassVar[Stream] = staticmethod(ordinary_blocks)
+
+    def behind(self: M, stream: Stream) -> M:
+        """Return the same method behind blocks that are run otherwise."""
+        method = copy.copy(self)
+        object.__setattr__(method, "stream", stream)  # of the frozen copy; no field, so no setting
+        return method
+
+    @torch.no_grad()
+    def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
+        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
+        tokens, _ = self.stream(vit, images, Show())
+        return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
 
 
 def check_block_outputs(layers: Sequence[int], count: int) -> None:
@@ -111,27 +130,3 @@ def check_block_outputs(layers: Sequence[int], count: int) -> None:
             f"layers {outside} are no outputs of blocks before the last: this tower has {count} blocks, so give layers "
             f"in 0..{count - 2} (the published ones are those of a tower with 12)"
         )
-
-
-class OnStream(ABC):
-    """A method that works on what the blocks before the last leave, however these were run.
-
-    Its image embedding is that of an ordinary last block behind them, whatever it does to the patches.
-    """
-
-    @abstractmethod
-    def __call__(
-        self,
-        vit: VisionTransformer,
-        images: Tensor,
-        record: Recorder | None = None,
-        *,
-        stream: Stream = ordinary_blocks,
-    ) -> DenseOutput:
-        """Encode normalised images (B, 3, H, W), their blocks before the last run by `stream`."""
-
-    @torch.no_grad()
-    def image_embedding(self, vit: VisionTransformer, images: Tensor, stream: Stream = ordinary_blocks) -> Tensor:
-        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
-        tokens, _ = stream(vit, images, Show())
-        return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
