@@ -13,6 +13,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from rfclip.checks import Checked, check_at_least_zero, check_range, check_whole, setting
+from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import attention_output, blocks, num_heads, qkv
 from rfclip.methods.base import (
     METHODS,
@@ -102,8 +103,9 @@ class GLACLIP(Checked, SightedMethod):
         unit, fine = self.sight.unit_patches(windows)
         tokens, grid = ordinary_blocks(vit, windows, show)
         q, k, v = qkv(blocks(vit)[-1], tokens)  # (b, H, 1+N, d/H)
-        values = on_grid(v[:, :, 1:], grid, fine).float()  # (b, H, S, d/H)
-        return unit, values.transpose(1, 2).flatten(2), class_embedding(vit, tokens, q, k, v), fine
+        values = on_grid(v[:, :, 1:], grid, fine)  # (b, H, S, d/H)
+        values = values.to(at_least_fp32(values)).transpose(1, 2).flatten(2)
+        return unit.to(values.dtype), values, class_embedding(vit, tokens, q, k, v), fine
 
     def _rows(self, keys: Tensor, windows: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield blocks of rows of an image's attention (n*S, n*S), and which rows they are."""

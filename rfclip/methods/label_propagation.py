@@ -24,8 +24,8 @@ _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.01933
 def patch_graph(features: Tensor, positions: Tensor, neighbors: int, gamma: float, sigma: float) -> Any:
     """Join each patch to those that are most like it, the more the nearer they lie.
 
-    V_ij = max(u_i . u_j, 0)^gamma exp(-sigma |p_i - p_j|) for the j nearest to i by u_i . u_j, i among them; the weights
-    are V + V^T, without the diagonal.
+    The weights are V + V^T without the diagonal, V_ij = max(u_i . u_j, 0)^gamma exp(-sigma |p_i - p_j|) for those j of
+    which u_i . u_j is largest, i among them.
 
     Args:
         features: u, (n, d) normalised.

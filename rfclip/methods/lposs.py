@@ -126,6 +126,18 @@ class LPOSS(Checked, SightedMethod):
         return torch.cat([self._propagated(graph, part.flatten(1).T) for part in maps.split(step)]).view_as(maps)
 
     @torch.no_grad()
+    def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
+        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
+        tokens, _, _ = self._tokens(vit, images, Show())
+        return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
+
+    def _tokens(self, vit: VisionTransformer, windows: Tensor, show: Show) -> tuple[Tensor, tuple[int, int], Tensor]:
+        """What CLIP's last block reads of windows (b, 3, h, w), (b, 1+N, d), its grid, and the windows on 0..1."""
+        rgb = self.sight.rgb(windows)
+        own = normalised(rgb, self.sight.mean, self.sight.std)
+        return *ordinary_blocks(vit, own, show, by_size=True), rgb
+
+    @torch.no_grad()
     def _features(
         self, vit: VisionTransformer, windows: Tensor, show: Show
     ) -> tuple[DenseOutput, Tensor, tuple[int, int]]:
@@ -133,14 +145,12 @@ class LPOSS(Checked, SightedMethod):
 
         Both models are given the RGB window, normalised by the published mean and std of each.
         """
-        sight = self.sight
-        rgb = sight.rgb(windows)
-        tokens, grid = ordinary_blocks(vit, normalised(rgb, sight.mean, sight.std), show, by_size=True)
-        last = blocks(vit)[-1]
+        tokens, grid, rgb = self._tokens(vit, windows, show)
+        vision, last = self.sight.model, blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (b, H, 1+N, d/H)
         patches = add_mlp(last, tokens + attention_branch(last, v))[:, 1:]
         dense = dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, show)
-        _, values, fine = sight.model.last_keys_values(normalised(rgb, sight.model.mean, sight.model.std))
+        _, values, fine = vision.last_keys_values(normalised(rgb.float(), vision.mean, vision.std))
         return dense, F.normalize(values.float().transpose(1, 2).flatten(2), dim=-1), fine
 
     @torch.no_grad()

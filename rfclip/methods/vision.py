@@ -47,7 +47,7 @@ class Sight:
 
     def rgb(self, images: Tensor) -> Tensor:
         """Return the pictures (B, 3, H, W) on 0..1 that a preprocessor has normalised for CLIP."""
-        return unnormalised(images.float(), self.rounded_mean, self.rounded_std)
+        return unnormalised(images, self.rounded_mean, self.rounded_std)
 
     def picture(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) that are normalised for CLIP for the vision model; no rounding, no clipping."""
