@@ -8,11 +8,27 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 
 from rfclip import methods
-from rfclip.methods import METHODS, PEARL, SCCLIP, SFP, MeanKK, RefocusCLIP, Refocused, ResCLIP
-from rfclip.methods.base import Given, describe, encode_image, needs_text
+from rfclip.methods import (
+    CASS,
+    GLACLIP,
+    LPOSS,
+    METHODS,
+    PEARL,
+    SCCLIP,
+    SFP,
+    MeanKK,
+    ProxyCLIP,
+    RefocusCLIP,
+    Refocused,
+    ResCLIP,
+)
+from rfclip.methods.base import describe, encode_image
+from rfclip.methods.needs import Given, needs_of
+from rfclip.methods.stream import OnStream
 from tests.support import family_loops, loops
 from tests.support.kept import Kept
 from tests.support.refocused_loops import RefocusedTower
+from tests.support.vision import sight
 
 LAYERS = {"pre_layer": 2, "post_layer": 1, "fusion_layers": (1, 2)}
 SC = {"class_weight": 0.3, "similarity_threshold": 0.4, "lof_neighbors": 6, "contamination": 0.1, "contrast": 3.0}
@@ -40,10 +56,31 @@ HEADS = {
 }
 
 
-def words(method, seed=0):
+def seeing(kind, **settings):
+    """A method with a vision model of the planted tower's heads and width."""
+    method = kind(vfm={"type": "DINO", "pretrained": "a file", "heads": 4}, **settings)
+    return method.with_sight(sight(width=64, heads=4))
+
+
+SIGHTED = {
+    "ProxyCLIP": lambda: seeing(ProxyCLIP),
+    "CASS": lambda: seeing(CASS),
+    "GLACLIP": lambda: seeing(GLACLIP),
+    "LPOSS": lambda: seeing(LPOSS, neighbors=9),
+}
+ALL = {**{name: lambda name=name: HEADS[name][0] for name in HEADS}, **SIGHTED}
+
+
+def words(method, **more):
     """What the engine would hand to a method, as keyword arguments."""
-    text = F.normalize(torch.randn(5, 32, generator=torch.Generator().manual_seed(seed)), dim=-1)
-    return {"given": Given(text, 40.0)} if needs_text(method) else {}
+    text = F.normalize(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    return {"given": Given(text, 40.0, **more)} if needs_of(method) else {}
+
+
+def assert_same(first, second):
+    assert torch.equal(first.patches, second.patches) and torch.equal(first.image, second.image)
+    assert first.grid == second.grid and (first.scores is None) == (second.scores is None)
+    assert first.scores is None or torch.equal(first.scores, second.scores)
 
 
 def assert_equals_loops(planted, images, name, tau=5.0, beta=0.7, layers=(0, 1, 2)):
@@ -87,27 +124,40 @@ def test_under_mean_kk_it_is_refocus_clip_without_its_last_block(planted, make_i
         (ours(planted.vit, images), theirs(planted.vit, images)),
         (ours(planted.vit, images, seen[0]), theirs(planted.vit, images, seen[1])),
     ):
-        assert torch.equal(first.patches, second.patches) and torch.equal(first.image, second.image)
-        assert first.grid == second.grid
+        assert_same(first, second)
     assert seen[0].seen.keys() == seen[1].seen.keys()
     assert all(torch.equal(value, seen[1].seen[name]) for name, value in seen[0].seen.items())
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("settings", [{"distraction_dims": []}, {"layers": []}, {"tau": 1e9}])
 def test_with_nothing_to_refocus_it_is_the_head(planted, make_images, name, settings):
-    head, images = HEADS[name][0], make_images(2, 80, 112)
+    head, images = ALL[name](), make_images(2, 80, 112)
     found = Refocused(head=head, **{"distraction_dims": planted.dims, **settings})
-    output, alone = found(planted.vit, images, **words(head)), head(planted.vit, images, **words(head))
-    assert torch.equal(output.patches, alone.patches) and torch.equal(output.image, alone.image)
+    assert_same(found(planted.vit, images, **words(head)), head(planted.vit, images, **words(head)))
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", ["GLACLIP", "LPOSS"])
+def test_all_windows_at_once(planted, make_images, name):
+    head, windows = SIGHTED[name](), make_images(2, 80, 112)
+    given = words(head, corners=((0, 0), (0, 64)))
+    alone = head.joined(planted.vit, windows, None, **given)
+    assert_same(Refocused(head=head, distraction_dims=[]).joined(planted.vit, windows, None, **given), alone)
+    moved = Refocused(head=head, distraction_dims=planted.dims).joined(planted.vit, windows, None, **given)
+    assert moved.grid == alone.grid and (moved.patches - alone.patches).norm() > 1e-3 * alone.patches.norm()
+
+
+def test_every_head_is_tried_here():
+    kinds = {name for name in METHODS.names() if issubclass(METHODS.get(name), OnStream)}
+    assert kinds <= {type(make()).__name__ for make in ALL.values()}
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_recording_shows_the_refocused_stream_and_changes_nothing(planted, make_images, name):
     images, record = make_images(2, 80, 112, seed=5), Kept()
-    method = Refocused(head=HEADS[name][0], distraction_dims=planted.dims)
+    method = Refocused(head=ALL[name](), distraction_dims=planted.dims)
     shown, silent = method(planted.vit, images, record, **words(method)), method(planted.vit, images, **words(method))
-    assert torch.equal(shown.patches, silent.patches) and torch.equal(shown.image, silent.image)
+    assert_same(shown, silent)
     there = {what: [layer for named, layer in record.seen if named == what] for what, _ in record.seen}
     assert there["residual_refocused"] == [1, 2, 3] and there["phi"] == there["distractors"] == [0, 1, 2, 3]
     assert there["attn_refocused"] == there["fiedler"] == there["defocus"] == [0, 1, 2]
@@ -116,11 +166,11 @@ def test_recording_shows_the_refocused_stream_and_changes_nothing(planted, make_
     assert torch.equal(record.seen["dense", None], shown.patches)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "LPOSS"])  # whose tower has windows of its own
 def test_the_image_embedding_is_that_of_refocus_clip(planted, make_images, name):
     """An ordinary last block behind the refocused ones, whatever the head does to the patches."""
     images = make_images(2, 48, 100)
-    method = Refocused(head=HEADS[name][0], distraction_dims=planted.dims)
+    method = Refocused(head=ALL[name](), distraction_dims=planted.dims)
     full, short = method(planted.vit, images, **words(method)).image, encode_image(method, planted.vit, images)
     reference = RefocusCLIP(planted.dims)(planted.vit, images).image
     torch.testing.assert_close(full, reference, rtol=1e-5, atol=1e-6)
