@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from rfclip import methods
+from rfclip.benchmarks.configs import method_block, profiles
 from rfclip.clip.architecture import build
 from rfclip.cost.bench import Size, plain
 from rfclip.cost.weights import Tower, build_tower, model_config, smooth_images
+from rfclip.methods import METHODS
+from rfclip.methods.build import fit_layers
+from rfclip.methods.needs import needs_of
 
-METHODS = (
-    "VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK", "RefocusCLIPRelease", "RefocusCLIP",
-)  # fmt: skip
 BACKBONES = ("ViT-B-16", "ViT-L-14", "ViT-H-14")
 SIZES: tuple[Size, ...] = ((224, 224), (336, 448))
 
@@ -87,14 +87,20 @@ def measure(model: str | Mapping[str, Any], name: str) -> list[Cost]:
     ]
 
 
+def counted() -> tuple[str, ...]:
+    """The methods of the profiles that need the tower and nothing else, neither words nor a vision model."""
+    kinds = {method_block(name)["type"] for name in profiles()}
+    return tuple(name for name in METHODS.complete() if name in kinds and not needs_of(METHODS.get(name)))
+
+
 def _tasks(tower: Tower, images: Tensor) -> dict[str, Callable[[], object]]:
     def with_method(name: str) -> Callable[[], object]:
-        kind: Any = getattr(methods, name)
-        refocuses = "distraction_dims" in kind.__dataclass_fields__
-        method = kind(distraction_dims=tower.dims) if refocuses else kind()
+        dims = {"distraction_dims": tower.dims} if hasattr(METHODS.get(name), "distraction_dims") else {}
+        block = {"type": name, **dims}
+        method = fit_layers(METHODS.build(block), block, tower.vit)
         return lambda: method(tower.vit, images)
 
-    return {"plain": lambda: plain(tower.vit, images), **{name: with_method(name) for name in METHODS}}
+    return {"plain": lambda: plain(tower.vit, images), **{name: with_method(name) for name in counted()}}
 
 
 def _count(module: torch.nn.Module) -> int:
