@@ -72,7 +72,7 @@ def build_tower(model: str | Mapping[str, Any], seed: int = 0, size: tuple[int, 
         vit = empty_tower(config)
     dims = tuple(sorted(torch.randperm(V.width(vit), generator=_generator(seed))[:PLANTED].tolist()))
     height, width = size or vit.image_size
-    _plant(vit, dims, smooth_images(3, height, width, seed=seed + 1), _generator(seed))
+    plant(vit, dims, smooth_images(3, height, width, seed=seed + 1), _generator(seed))
     return Tower(vit, dims)
 
 
@@ -99,7 +99,7 @@ def empty_tower(config: Mapping[str, Any]) -> VisionTransformer:
 
 
 @torch.no_grad()
-def _plant(vit: VisionTransformer, dims: tuple[int, ...], images: Tensor, generator: torch.Generator) -> None:
+def plant(vit: VisionTransformer, dims: tuple[int, ...], images: Tensor, generator: torch.Generator) -> None:
     """Plant positions for the first boundary, and in each block the scale of the keys and a unit of the MLP."""
     table = vit.positional_embedding  # (1 + N, d)
     patches = len(table) - 1
