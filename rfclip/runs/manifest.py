@@ -42,6 +42,10 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
     "open_clip_torch",
 )  # fmt: skip
+# Parts of the package that no run reads, so that their code changes no number
+BESIDE_RUNS = (
+    ".mim/", "segment/", "explain/", "analysis/", "cost/", "demo/", "cli/", "data/published.json", "data/expected.json",
+)  # fmt: skip
 _DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
@@ -246,11 +250,10 @@ def fingerprints(dataset: Any, names: Collection[str] | None = None) -> dict[str
 
 @lru_cache(maxsize=1)
 def code_hash() -> str:
-    """Hash of the package's source and small data files, whether or not they are committed."""
-    package = PACKAGE
-    paths = sorted(path for suffix in ("py", "json", "txt") for path in package.rglob(f"*.{suffix}"))
-    inside = (path for path in paths if ".mim" not in path.relative_to(package).parts)
-    return _sha256("\n".join(f"{path.relative_to(package).as_posix()} {hash_file(path)}" for path in inside))
+    """Hash of the source and the small data files that can change a run's numbers, committed or not."""
+    paths = sorted(path for suffix in ("py", "json", "txt") for path in PACKAGE.rglob(f"*.{suffix}"))
+    named = ((path.relative_to(PACKAGE).as_posix(), path) for path in paths)
+    return _sha256("\n".join(f"{name} {hash_file(path)}" for name, path in named if not name.startswith(BESIDE_RUNS)))
 
 
 @lru_cache(maxsize=1)

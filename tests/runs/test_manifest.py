@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from rfclip.benchmarks.configs import benchmark_config, config, profile_name
 from rfclip.runs import manifest
-from rfclip.runs.manifest import circumstances, data_facts, decisive_facts, fingerprints, without_paths
+from rfclip.runs.manifest import circumstances, code_hash, data_facts, decisive_facts, fingerprints, without_paths
 
 
 class Dataset:
@@ -143,3 +143,14 @@ def test_commit_is_that_of_the_checkout_and_none_without(monkeypatch: pytest.Mon
     monkeypatch.setattr(manifest, "_git", no_git)
     assert manifest.git_commit() is None
     manifest.git_commit.cache_clear()
+
+
+def test_the_code_hash_counts_what_can_change_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refocus.py", "methods/base.py", "data/vocabularies/voc21.json", "cli/test.py", "data/expected.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    monkeypatch.setattr("rfclip.runs.manifest.PACKAGE", tmp_path)
+    before = code_hash.__wrapped__()
+    for name, counts in (("cli/test.py", False), ("data/expected.json", False), ("methods/base.py", True)):
+        (tmp_path / name).write_text("changed")
+        assert (code_hash.__wrapped__() != before) is counts, name
