@@ -6,6 +6,7 @@ No host names and no absolute paths: of a path outside the working folder only t
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -19,7 +20,9 @@ from typing import Any, TypedDict
 import torch
 from mmengine.config import Config
 
-from rfclip.benchmarks.configs import config_root
+from rfclip.benchmarks.configs import profile_name
+from rfclip.benchmarks.options import benchmark_name
+from rfclip.benchmarks.protocols import PUBLISHED, SHARED, published_benchmarks, published_settings
 from rfclip.benchmarks.test_set import named_infos, part_configs, type_name
 from rfclip.clip.loader import local_weights
 from rfclip.clip.text import load_templates, load_vocabulary
@@ -27,8 +30,12 @@ from rfclip.clip.weights import hash_file
 from rfclip.data import PACKAGE
 from rfclip.io.cache import expanded
 from rfclip.io.paths import without_paths
+from rfclip.methods import METHODS
+from rfclip.methods.vision import SightedMethod
 from rfclip.runs.areas import fingerprint
 from rfclip.version import __version__
+from rfclip.vision.files import local_vision, resolved_name
+from rfclip.vision.model import check_vfm
 from rfclip.words.vocabulary import shipped_vocabularies
 
 PACKAGES = (
@@ -39,8 +46,18 @@ _DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
 
+class VisionFacts(TypedDict, total=False):
+    """What vision model a method was to have; the last: what its weights turned out to be once loaded."""
+
+    type: str
+    pretrained: str
+    heads: int | None
+    file_sha256: str | None
+    sha256: str
+
+
 class WeightsFacts(TypedDict, total=False):
-    """What weights were asked for; the last four: what they turned out to be once loaded."""
+    """What weights were asked for; from `sha256` on: what they turned out to be once loaded, but `vision`."""
 
     model: str
     pretrained: str | None
@@ -49,6 +66,7 @@ class WeightsFacts(TypedDict, total=False):
     architecture: str
     origin: str | None
     activation: str
+    vision: VisionFacts
 
 
 class NamesFacts(TypedDict, total=False):
@@ -97,7 +115,9 @@ class Facts(TypedDict):
     templates: NamesFacts
     weights: WeightsFacts
     profile: str
+    protocol: str
     layers: Any
+    refiner: str | None
     pamr: bool
     prob_thd: float
     resize: list[Any]
@@ -143,6 +163,7 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         overrides: The command line's options that changed the config, to be shown.
     """
     model = cfg.model
+    refiner = type_name(model.refiner) if model.get("refiner") else None
     facts: Facts = {
         "config_file": Path(cfg.filename).name if cfg.filename else None,
         "overrides": without_paths(dict(overrides)),
@@ -150,10 +171,12 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         "files": _file_facts(model),
         "vocabulary": _vocabulary_facts(model.vocabulary),
         "templates": _templates_facts(model.get("templates", "imagenet80")),
-        "weights": _weights_facts(model.clip),
-        "profile": profile_name(model.get("method", {})),
+        "weights": _weights_facts(model.clip, model.get("method") or {}),
+        "profile": _profile(cfg),
+        "protocol": cfg.get("protocol", SHARED),
         "layers": model.get("method", {}).get("layers"),
-        "pamr": model.get("refiner") is not None,
+        "refiner": refiner,
+        "pamr": refiner == "PAMR",
         "prob_thd": model.get("prob_thd", 0.0),
         "resize": _resize(part_configs(cfg)),
         "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
@@ -205,17 +228,6 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def profile_name(method: Mapping[str, Any]) -> str:
-    """The profile that a method dict is, e.g. 'paper'; with what differs from it, if something does."""
-    method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
-    for path in sorted((config_root() / "_base_" / "profiles").glob("*.py")):
-        profile = Config.fromfile(path).model.method.to_dict()
-        if profile["type"] == method["type"]:
-            changed = [f"{k}={v}" for k, v in method.items() if k not in profile or profile[k] != v]
-            return f"{path.stem} ({', '.join(changed)})" if changed else path.stem
-    return str(method["type"])
-
-
 def data_facts(prints: Mapping[str, str]) -> DataFacts:
     """Number of images and one hash of a data set, from the fingerprints of its images by name."""
     lines = sorted(f"{name} {data}" for name, data in prints.items())
@@ -252,6 +264,17 @@ def git_commit() -> str | None:
         return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _profile(cfg: Config) -> str:
+    """The profile of a config's method; under the published protocol, what was published with it is no difference."""
+    benchmark = benchmark_name(cfg)
+
+    def published(profile: str) -> Mapping[str, Any]:
+        there = cfg.get("protocol") == PUBLISHED and benchmark in published_benchmarks(profile)
+        return published_settings(profile, benchmark).get("method", {}) if there else {}
+
+    return profile_name(cfg.model.get("method", {}), published)
 
 
 def _without(value: Any, keys: Collection[str]) -> Any:
@@ -299,14 +322,32 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
+def _weights_facts(clip: Mapping[str, Any], method: Mapping[str, Any]) -> WeightsFacts:
     pretrained = clip.get("pretrained")
-    path = local_weights(clip.get("model", ""), pretrained)
-    return {
+    facts: WeightsFacts = {
         "model": without_paths(clip.get("model")),
         "pretrained": without_paths(pretrained),
-        "file_sha256": _file_hash(path, path.stat().st_mtime_ns) if path is not None else None,
+        "file_sha256": _hash_of(local_weights(clip.get("model", ""), pretrained)),
     }
+    kind = METHODS.get(type_name(method)) if method.get("type") else None
+    if inspect.isclass(kind) and issubclass(kind, SightedMethod):
+        facts["vision"] = _vision_facts(method.get("vfm"), kind.published_vision, clip.get("model") == "tiny")
+    return facts
+
+
+def _vision_facts(vfm: Any, published: str, beside_tiny: bool) -> VisionFacts:
+    settings = check_vfm("method.vfm", vfm)
+    name = resolved_name(settings["pretrained"], published, beside_tiny)
+    return {
+        "type": settings["type"],
+        "pretrained": without_paths(name),
+        "heads": settings["heads"],
+        "file_sha256": _hash_of(local_vision(name)),
+    }
+
+
+def _hash_of(path: Path | None) -> str | None:
+    return None if path is None else _file_hash(path, path.stat().st_mtime_ns)
 
 
 @lru_cache
