@@ -93,7 +93,7 @@ class Planted:
 
 @pytest.fixture
 def planted() -> Planted:
-    """As tiny_vit, with planted channels: 2 to 10 % of make_images(4, 80, 112) patches are distractors."""
+    """As tiny_vit, with planted channels: 3 to 10 % of make_images(4, 80, 112) patches are distractors."""
     return _plant(_make_vit(seed=1), PLANTED_DIMS)
 
 
@@ -189,7 +189,7 @@ def _make_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 def _plant(vit: VisionTransformer, dims: tuple[int, ...], seed: int = 0) -> Planted:
     images = _make_images(16, *vit.image_size, seed=seed + 1)
-    plant_distractors(vit, dims, images, torch.Generator().manual_seed(seed))
+    plant_distractors(vit, dims, images, torch.Generator().manual_seed(seed), positions=0.06, contents=0.04)
     return Planted(vit, tuple(dims))
 
 

@@ -24,7 +24,7 @@ from rfclip.benchmarks.configs import profile_name
 from rfclip.benchmarks.options import benchmark_name
 from rfclip.benchmarks.protocols import PUBLISHED, SHARED, published_benchmarks, published_settings
 from rfclip.benchmarks.test_set import named_infos, part_configs, type_name
-from rfclip.clip.loader import local_weights
+from rfclip.clip.sources import local_weights
 from rfclip.clip.text import load_templates, load_vocabulary
 from rfclip.clip.weights import hash_file
 from rfclip.data import PACKAGE
