@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from rfclip.benchmarks.configs import method_block, profiles
 from rfclip.clip.architecture import build
-from rfclip.cost.bench import Size, plain
+from rfclip.cost.bench import Size, fitted, plain
 from rfclip.cost.weights import Tower, build_tower, model_config, smooth_images
 from rfclip.methods import METHODS
-from rfclip.methods.build import fit_layers
 from rfclip.methods.needs import needs_of
 
 BACKBONES = ("ViT-B-16", "ViT-L-14", "ViT-H-14")
@@ -94,13 +94,8 @@ def counted() -> tuple[str, ...]:
 
 
 def _tasks(tower: Tower, images: Tensor) -> dict[str, Callable[[], object]]:
-    def with_method(name: str) -> Callable[[], object]:
-        dims = {"distraction_dims": tower.dims} if hasattr(METHODS.get(name), "distraction_dims") else {}
-        block = {"type": name, **dims}
-        method = fit_layers(METHODS.build(block), block, tower.vit)
-        return lambda: method(tower.vit, images)
-
-    return {"plain": lambda: plain(tower.vit, images), **{name: with_method(name) for name in counted()}}
+    methods = {name: fitted(name, tower) for name in counted()}
+    return {"plain": partial(plain, tower.vit, images)} | {n: partial(m, tower.vit, images) for n, m in methods.items()}
 
 
 def count(module: torch.nn.Module) -> int:
