@@ -22,6 +22,7 @@ from rfclip.checks import (
     check_choice,
     check_range,
     check_switch,
+    check_unless_none,
     check_whole,
     setting,
     shown,
@@ -78,7 +79,7 @@ class Windows(Checked):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """Everything between the dense method and the labels; fixed when a model is built.
 
     Attributes:
@@ -92,16 +93,22 @@ class Settings:
             repeats the last row and column up to the next multiple and cuts the result back, 'pad_black' adds black
             (before normalisation) instead.
         keep_probs: whether the probabilities of all classes are kept beside the labels.
+        alias_aggregation: how the logits of a class's names become its own: 'max', the best name's; 'mean';
+            'logsumexp', which adds up their probabilities.
+        area_thd: classes that are best on no more than this share (0..1) of the pixels that are not background get no
+            pixel; class 0 must be the background. None drops none.
     """
 
     windows: Windows
     prior: Prior | None = None
     refiner: Refiner | None = None
-    logit_scale: float = 40.0
-    prob_thd: float = 0.0
-    background_index: int | None = None
-    patch_fit: str = "crop"
-    keep_probs: bool = True
+    logit_scale: float = setting(40.0, check_above_zero)
+    prob_thd: float = setting(0.0, check_range, 0, 1)
+    background_index: int | None = setting(None, check_unless_none, check_whole)
+    patch_fit: str = setting("crop", check_choice, PATCH_FITS)
+    keep_probs: bool = setting(True, lambda _, value: check_switch("keep_probs (in configs keep_seg_logits)", value))
+    alias_aggregation: str = setting("max", check_choice, tuple(labels.AGGREGATIONS))
+    area_thd: float | None = setting(None, check_unless_none, check_range, 0, 1)
 
     @classmethod
     def of(
@@ -120,20 +127,12 @@ class Settings:
         )
 
     def __post_init__(self) -> None:
-        plain = {
-            "logit_scale": check_above_zero("logit_scale", self.logit_scale),
-            "prob_thd": check_range("prob_thd", self.prob_thd, 0, 1),
-            "patch_fit": check_choice("patch_fit", self.patch_fit, PATCH_FITS),
-            "keep_probs": check_switch("keep_probs (in configs keep_seg_logits)", self.keep_probs),
-        }
-        if self.background_index is not None:
-            plain["background_index"] = check_whole("background_index", self.background_index)
-        for name, value in plain.items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
         if self.prob_thd > 0 and self.background_index is None:
             raise ValueError(
                 f"prob_thd={self.prob_thd} needs a class for the pixels below it: give background_index, or prob_thd=0"
             )
+        labels.check_area_thd(self.area_thd, self.background_index)
 
     def check_vocabulary(self, vocabulary: Vocabulary, name: object) -> None:
         """Refuse settings that a vocabulary contradicts.
@@ -145,12 +144,13 @@ class Settings:
         if index is not None and index >= len(vocabulary.names):
             raise ValueError(f"background_index {index} is none of the {len(vocabulary.names)} classes (0-based)")
         there = vocabulary.background
-        if self.prob_thd == 0 or index is None or index == there:
+        key, value, off = ("prob_thd", self.prob_thd, 0) if self.prob_thd else ("area_thd", self.area_thd, None)
+        if not value or index is None or index == there:
             return
-        turns = f"prob_thd={self.prob_thd} turns pixels into {shown(vocabulary.classes[index])} that are something else"
+        turns = f"{key}={value} turns pixels into {shown(vocabulary.classes[index])} that are something else"
         if isinstance(name, (str, Path)) and str(name) in shipped_vocabularies():
             has = "no background class" if there is None else f"its background in class {there}"
-            cure = "prob_thd=0" if there is None else f"background_index={there}"
+            cure = f"{key}={off}" if there is None else f"background_index={there}"
             raise ValueError(f"vocabulary {str(name)!r} has {has}, so {turns} (a known way to mIoU 0): set {cure}")
         if there is not None:
             LOG.warning(
@@ -182,7 +182,8 @@ class Queries:
     @own_precision
     def of(cls, text: Tensor, vocabulary: Vocabulary, settings: Settings) -> Queries:
         """Put a vocabulary's embeddings (Q, E) together with what the steps need to know of it."""
-        clusters = prior.cluster_names(text, settings.prior.cluster_threshold) if settings.prior else None
+        how = settings.prior
+        clusters = prior.cluster_names(text, how.cluster_threshold, how.linkage) if how else None
         return cls(text, vocabulary.query_class, len(vocabulary.names), clusters, prior.twins_of(text))
 
     def tied(self, maps: Tensor) -> Tensor:
@@ -297,6 +298,8 @@ def label_image(
         background_index=settings.background_index,
         refine=refine,
         keep_probs=settings.keep_probs,
+        alias_aggregation=settings.alias_aggregation,
+        area_thd=settings.area_thd,
     )
 
 

@@ -37,10 +37,16 @@ model = dict(
         cluster_threshold=0.10,
         # where the image-level similarity comes from: 'image', or 'window' (Cityscapes)
         scope="image",
+        # how near clusters of names are: 'complete', their two farthest names, or 'ward' (CASS)
+        linkage="complete",
     ),
-    # refiner=dict(...) as in ../refiners/pamr.py; left out: none
+    # refiner=dict(...) as in a file of ../refiners; left out: none
     # factor on the cosines before the softmax, above 0 (section 5)
     logit_scale=40.0,
+    # how the logits of a class's names become its own: 'max' (its best name), 'mean' or 'logsumexp' (section 5)
+    alias_aggregation="max",
+    # 0 to 1: classes with no more of what is not background get no pixel (needs background_index 0), or None
+    area_thd=None,
     # 0 to 1: a pixel whose winning probability is lower becomes background (needs a background_index)
     prob_thd=0.0,
     # index of the background class, or None in a vocabulary without one
