@@ -3,10 +3,11 @@
     python tools/train_tiny_vit.py --patch 8 --out rfclip/data/tiny_vit
     python tools/train_tiny_vit.py --patch 16 --out rfclip/data/tiny_vit
 
-A toy with the layout of DINO, for a machine without downloads. What it is taught: to find, for each patch of a view of a
-scene, the patch that lies there in another view, among all patches of other scenes. Views are shifted crops in another
-light, so a patch's phase, shade and place cannot be told from one view to the other, and what it belongs to can; other
-patches of the same scene, which may belong to the same thing, are no wrong answers. The final tokens and the last
+A toy with the layout of DINO, for a machine without downloads. What it is taught: to find, for each patch of a view of
+a scene, the patch that lies there in another view, among all patches of other scenes. Views are shifted crops in
+another light, so a patch's phase, shade and place cannot be told from one view to the other, and what it belongs to
+can; other patches of the same scene, which may belong to the same thing, are no wrong answers. Blocks of other scenes
+are put into every view, so that no patch is told by its company. The final tokens and the last
 block's keys and values are taught alike, since methods read all three. The same seed, steps and number of threads give
 the same weights.
 
@@ -35,7 +36,7 @@ from rfclip.io import sample_world
 from rfclip.vision import dino
 from rfclip.vision.model import VisionModel
 
-SIZES = {8: {"width": 192, "heads": 3, "side": 12}, 16: {"width": 128, "heads": 2, "side": 8}}  # by patch
+SIZES = {8: {"width": 192, "heads": 3, "side": 8}, 16: {"width": 128, "heads": 2, "side": 8}}  # by patch
 DEPTH = 2
 READ = ("token", "key", "value")
 BLOCK = 4  # patches
@@ -150,7 +151,7 @@ def mixed(images: Tensor, patch: int, shift: int) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(vit: VisionTransformer, views: Views) -> Tensor:
-    """Cross-entropy of finding a patch's partner among all patches of other scenes, both ways, over all that is read."""
+    """Cross-entropy of finding a patch's partner among those of other scenes, both ways, over all that is read."""
     patch = dino.patch_size(vit)
     (first, scenes), (second, others) = mixed(views.first, patch, 1), mixed(views.second, patch, 2)
     image, place = (views.partner >= 0).nonzero(as_tuple=True)
@@ -232,8 +233,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patch", type=int, choices=sorted(SIZES), required=True, help="side of a patch in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder; tiny8.safetensors or tiny16.safetensors")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=12, help="scenes a step")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
