@@ -31,14 +31,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def shown(value: object) -> str:
-    r"""``value`` for an error message: escaped, on one line, and not longer than 80 characters.
+    r"""``value`` for an error message: escaped, on one line, and not longer than 80 characters, both ends kept.
 
     Example:
         >>> shown("two\nlines")
         "'two\\nlines'"
     """
     text = " ".join(ascii(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"  # a path's end is its name
 
 
 def near(name: object, known: Iterable[str]) -> str:
@@ -142,6 +142,11 @@ def check_switch(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
+
+
+def check_unless_none(name: str, value: object, check: Callable[..., T], *arguments: Any) -> T | None:
+    """Return None as it is, and anything else as another check, which gets `arguments`, returns it."""
+    return None if value is None else check(name, value, *arguments)
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rfclip.data import PACKAGE
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
+PROFILES = "_base_/profiles"
 
 
 def config_root() -> Path:
@@ -62,29 +66,76 @@ def find_profile(name: str) -> tuple[str, dict[str, Any]]:
     """Return a profile's name and what it changes in a config.
 
     Args:
-        name: 'paper', 'release' or another file of configs/_base_/profiles, or the class of its method (case, '-' and
-            '_' do not matter); or the class of a registered method that has no such file.
+        name: A file of configs/_base_/profiles, such as 'paper', or the class of its method (case, '-' and '_' do not
+            matter); or the class of a registered method that has no such file.
 
     Raises:
-        ValueError: No such profile and no such method.
+        ValueError: No such profile and no such method, or a profile of a method that is not registered.
     """
-    from mmengine.config import Config
-
     from rfclip.methods import METHODS
 
-    files = {path.stem: path for path in sorted((config_root() / "_base_/profiles").glob("*.py"))}
-    plain = name.lower().replace("_", "").replace("-", "")
-    plain = {"refocusclip": "paper", "refocuscliprelease": "release"}.get(plain, plain)
-    for stem, path in files.items():
-        if stem.replace("_", "") == plain:
-            return stem, Config.fromfile(path).to_dict()
+    plain = _plain(name)
+    blocks = _blocks()
+    named = [stem for stem in blocks if _plain(stem) == plain]
+    of_class = [stem for stem, block in blocks.items() if _plain(block["type"]) == plain]
+    for stem in (*named, *of_class):
+        kind = blocks[stem]["type"]
+        if METHODS.get(kind) is None:
+            raise ValueError(f"profile '{stem}' needs the method {kind}, which is not registered; {_choices()}")
+        return stem, {"model": {"method": {"_delete_": True, **deepcopy(blocks[stem])}}}
     if METHODS.get(name) is None:
-        others = ", ".join(sorted(set(METHODS.names())))
-        raise ValueError(f"no profile '{name}'; there are {', '.join(files)}, and the methods {others}")
+        raise ValueError(f"no profile '{name}'; {_choices()}")
     return name, {"model": {"method": {"_delete_": True, "type": name}}}
+
+
+def profiles() -> tuple[str, ...]:
+    """The profiles whose method is registered, sorted: what can be run."""
+    from rfclip.methods import METHODS
+
+    return tuple(stem for stem, block in _blocks().items() if METHODS.get(block["type"]) is not None)
 
 
 def method_block(name: str) -> dict[str, Any]:
     """The method block of a profile, as :func:`find_profile` takes it; ValueError if there is none."""
     block = find_profile(name)[1]["model"]["method"]
     return {key: value for key, value in block.items() if key != "_delete_"}
+
+
+def profile_name(method: Mapping[str, Any], published: Callable[[str], Mapping[str, Any]] = lambda _: {}) -> str:
+    """The profile that a method block is, e.g. 'paper'; with what differs from it, if something does.
+
+    Args:
+        method: The block; an empty one is the default method.
+        published: Per profile the arguments of its method that were published for the benchmark at hand.
+    """
+    method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
+    own = {stem: {**block, **published(stem)} for stem, block in _blocks().items() if block["type"] == method["type"]}
+    if not own:
+        return str(method["type"])
+    stem = min(own, key=lambda one: len(_differing(method, own[one])) + len(_differing(own[one], method)))
+    changed = [f"{key}={method[key]}" for key in _differing(method, own[stem])]
+    return f"{stem} ({', '.join(changed)})" if changed else stem
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The keys of the first that the second lacks or has with another value."""
+    return [key for key, value in first.items() if key not in second or second[key] != value]
+
+
+def _choices() -> str:
+    from rfclip.methods import METHODS
+
+    return f"there are {', '.join(profiles())}, and the methods {', '.join(sorted(set(METHODS.names())))}"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+@lru_cache(maxsize=1)
+def _blocks() -> dict[str, dict[str, Any]]:
+    """The method blocks of the profiles by their names, sorted; not to be modified."""
+    from mmengine.config import Config
+
+    blocks = {name: Config.fromfile(config_root() / f"{PROFILES}/{name}.py").model.method for name in listed(PROFILES)}
+    return {name: {k: v for k, v in block.to_dict().items() if k != "_delete_"} for name, block in blocks.items()}

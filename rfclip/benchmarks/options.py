@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
-from rfclip.benchmarks.configs import config_root, find_profile
+from rfclip.benchmarks.configs import config_root, find_profile, profile_name
+from rfclip.benchmarks.protocols import PUBLISHED, apply_published, choose_protocol
 from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, type_name, without_labels
 from rfclip.checks import check_switch
 from rfclip.clip.loader import brings_weights
@@ -38,6 +39,8 @@ class Options:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         resume: Keep what an interrupted run of the same settings, weights, code and data has finished.
         quick_gelu, origin: What ``clip.quick_gelu`` and ``clip.origin`` take, or None to keep the config's.
+        protocol: 'published': the settings that the authors of the profile's method published, where it has some;
+            'shared': the config's; None: published with a profile that has some for the benchmark, else shared.
     """
 
     config: Path
@@ -54,6 +57,7 @@ class Options:
     resume: bool = False
     quick_gelu: bool | None = None
     origin: str | None = None
+    protocol: str | None = None
 
     def overrides(self) -> dict[str, Any]:
         """The options that change the config's numbers, as given."""
@@ -61,6 +65,7 @@ class Options:
             "checkpoint": self.checkpoint,
             "model": self.model,
             "profile": self.profile,
+            "protocol": self.protocol,
             "quick_gelu": self.quick_gelu,
             "origin": self.origin,
             **self.cfg_options,
@@ -73,16 +78,16 @@ def build_config(options: Options) -> Config:
 
     Raises:
         FileNotFoundError: No such config.
-        ValueError: An unknown profile, a data root that cannot be moved, or a setting that would not count.
+        ValueError: An unknown profile or protocol, a protocol that has nothing for the benchmark, a data root that
+            cannot be moved, or a setting that would not count.
     """
     if not Path(options.config).is_file():
         raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
     cfg = Config.fromfile(options.config)
     warn_of_near_keys(cfg)
-    if options.profile is not None:
-        cfg.merge_from_dict(find_profile(options.profile)[1])
+    _take_method(cfg, options)
     if options.pamr:
-        cfg.merge_from_dict(Config.fromfile(config_root() / "_base_/refiners/pamr.py").to_dict())
+        cfg.model.refiner = pamr_block()
     if options.model is not None:
         cfg.model.clip.model = options.model
         if brings_weights(options.model):
@@ -105,6 +110,28 @@ def build_config(options: Options) -> Config:
     _check_evaluator(cfg)
     _check_labels(cfg, options)
     return cfg
+
+
+def pamr_block() -> dict[str, Any]:
+    """The refiner's block that --pamr takes in place of the config's."""
+    return Config.fromfile(config_root() / "_base_/refiners/pamr.py").model.refiner
+
+
+def _take_method(cfg: Config, options: Options) -> None:
+    """Merge the profile in, and what was published with it, and note the protocol as an entry of the config.
+
+    Raises:
+        ValueError: As :func:`build_config`.
+    """
+    profile, benchmark = None, benchmark_name(cfg)
+    if options.profile is not None:
+        profile, changes = find_profile(options.profile)
+        cfg.merge_from_dict(changes)
+    elif options.protocol == PUBLISHED:
+        profile = profile_name(cfg.model.get("method", {})).partition(" ")[0]
+    cfg.protocol = choose_protocol(options.protocol, profile, benchmark)
+    if profile is not None and cfg.protocol == PUBLISHED:
+        apply_published(cfg, profile, benchmark, clip=options.model is None)
 
 
 def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:

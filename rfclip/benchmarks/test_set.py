@@ -136,6 +136,29 @@ def run_files(dataset: Any, out: str | None, show_dir: str | None) -> RunFiles:
     return files
 
 
+def set_short_side(cfg: Config, pixels: int) -> None:
+    """Let the pictures' short side be resized to so many pixels; `test_pipeline` stays that of the data set.
+
+    Args:
+        cfg: Is changed.
+        pixels: At least 1; the limit of the long side stays.
+
+    Raises:
+        ValueError: A pipeline has no step Resize(scale=(long, short), keep_ratio=True), or several.
+    """
+    pipelines = [part.get("pipeline", []) for part in part_configs(cfg)]
+    if cfg.get("test_pipeline") is not None:
+        pipelines.append(cfg.test_pipeline)
+    for pipeline in pipelines:
+        steps: list[Any] = [step for step in pipeline if isinstance(step, Mapping) and type_name(step) == "Resize"]
+        if len(steps) != 1 or not (steps[0].get("keep_ratio") and isinstance(steps[0].get("scale"), (list, tuple))):
+            raise ValueError(
+                "the published short side needs one step dict(type='Resize', scale=(long, short), keep_ratio=True) in "
+                f"the pipeline, got {steps}; --protocol shared keeps the pipeline"
+            )
+        steps[0]["scale"] = (max(steps[0]["scale"]), pixels)
+
+
 def loads_labels(part: Mapping[str, Any]) -> bool:
     """Whether the pipeline of a data set's block reads label maps."""
     return any(_is_label_step(step) for step in part.get("pipeline", ()))

@@ -78,7 +78,19 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"type": yes_or_no, "metavar": "yes|no", "help": "the activation, where a file of weights is silent"},
     ),
     "origin": (("--origin",), {"help": "who trained the weights of a file, e.g. openai"}),
-    "method": (("--method", "--profile"), {"help": "paper, release, or a baseline, e.g. mean_kk, sclip"}),
+    "method": (
+        ("--method", "--profile"),
+        {"help": "paper, release, a baseline (mean_kk, sclip, ...), another method (sc_clip, sfp, ...) or its class"},
+    ),
+    "protocol": (
+        ("--protocol",),
+        {
+            "choices": ("published", "shared"),
+            "help": "published: the thresholds, sizes, windows, names, weights and refiner with which the method was "
+            "published, where it has some of its own; shared: the benchmark's config, in which the method alone is "
+            "exchanged; other options win over both",
+        },
+    ),
     "pamr": (("--pamr",), {"action": "store_true", "help": "refine edges with PAMR (slower)"}),
     "device": (("--device",), {"help": "e.g. cpu, cuda:1"}),
     "classes": (
@@ -120,6 +132,7 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "resume": (("--resume",), {"action": "store_true", "help": "keep what is finished and unchanged"}),
     "limit": (("--limit",), {"type": at_least_one, "metavar": "N", "help": "take only the first N images"}),
 }
+PROTOCOL = "=published with a method that has some for the benchmark, else shared"
 CLIP = ("model", "pretrained", "quick_gelu", "origin")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
-from rfclip.cli.arguments import share, share_clip, with_sample
+from rfclip.cli.arguments import PROTOCOL, share, share_clip, with_sample
 from rfclip.cli.processes import make_sample
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--vocabulary", action="append", default=[], metavar="FILE", help="a list of yours; repeatable")
     share(parser, "sample", "data_root", "limit")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
-    share(parser, "method", "out", method="=the config's", out=Path("audit"))
+    share(parser, "method", "protocol", "out", method="=the config's", protocol=PROTOCOL, out=Path("audit"))
     parser.add_argument("--keep-all-names", action="store_true", help="do not leave names out one by one")
     return with_sample(parser.parse_args(arguments))
 
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         data_root=args.data_root,
         quick_gelu=args.quick_gelu,
         origin=args.origin,
+        protocol=args.protocol,
     )
     cfg = build_config(options)
     list_dataset(cfg)  # says what is missing

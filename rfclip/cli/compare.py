@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, listed
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.cli.arguments import at_least_one, benchmarks, share, share_clip, with_sample, words
 from rfclip.cli.processes import command_of, make_sample
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rfclip.runs.compare import Measured
 
 PEAK = "peak.json"
-PROFILES = "_base_/profiles"
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -45,12 +44,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     share(parser, "work_dir", also=("--out",), work_dir=Path("work_dirs/compare"))
     share(parser, "sample", "data_root")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
-    share(parser, "pamr", "resume")
+    share(parser, "protocol", "pamr", "resume", protocol="shared")
     share(parser, "limit", also=("--images",))
     parser.add_argument("--resamples", type=at_least_one, default=2000, metavar="N", help="draws for the intervals")
     args = parser.parse_args(arguments)
-    if args.methods == ["all"]:
-        args.methods = list(listed(PROFILES))
     return with_sample(args)
 
 
@@ -62,12 +59,13 @@ def runs(args: argparse.Namespace) -> dict[str, list[Options]]:
         FileNotFoundError: A benchmark's data is not there.
         UserError: A config is wrong.
     """
-    from rfclip.benchmarks.configs import find_profile
+    from rfclip.benchmarks.configs import find_profile, profiles
     from rfclip.benchmarks.datasets import missing_data
     from rfclip.benchmarks.options import Options, benchmark_name, build_config
     from rfclip.runs.run import setting_up
 
-    methods = [find_profile(name)[0] for name in args.methods]
+    names = profiles() if args.methods == ["all"] else args.methods
+    methods = [find_profile(name)[0] for name in names]
     if len(set(methods)) < len(methods):
         raise ValueError(f"a method stands twice in --methods {','.join(args.methods)}")
     extra = {} if args.limit is None else {"test_dataloader.dataset.indices": args.limit}
@@ -87,6 +85,7 @@ def runs(args: argparse.Namespace) -> dict[str, list[Options]]:
                 cfg_options=extra,
                 quick_gelu=args.quick_gelu,
                 origin=args.origin,
+                protocol=args.protocol,
             )
             for method in methods
         ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
-from rfclip.cli.arguments import at_least_one, benchmarks, share, share_clip, with_sample
+from rfclip.cli.arguments import PROTOCOL, at_least_one, benchmarks, share, share_clip, with_sample
 from rfclip.cli.processes import command_of, make_sample
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--benchmarks", default="all", help=f"of {','.join(BENCHMARKS)}, by commas")
     share(parser, "sample", "data_root")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
-    share(parser, "method", "pamr", "resume", "work_dir", method="=the config's", work_dir=Path("work_dirs"))
+    share(parser, "method", "protocol", "pamr", "resume", method="=the config's", protocol=PROTOCOL)
+    share(parser, "work_dir", work_dir=Path("work_dirs"))
     parser.add_argument("--gpus", type=at_least_one, default=1, metavar="N", help="processes per benchmark")
     args = parser.parse_args(arguments)
     args.names = benchmarks(args.benchmarks or "all")
@@ -48,6 +49,7 @@ def options_for(args: argparse.Namespace, benchmark: str) -> Options:
         resume=args.resume,
         quick_gelu=args.quick_gelu,
         origin=args.origin,
+        protocol=args.protocol,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import rfclip
-from rfclip.benchmarks.configs import BENCHMARKS, config_root, listed
+from rfclip.benchmarks.configs import BENCHMARKS, config_root, listed, profiles
 from rfclip.data import DATA, PACKAGE
 
 PACKAGES = (
@@ -62,7 +62,7 @@ def facts() -> dict[str, str]:
         "cache": str(cache_dir() or "none: there is no home directory, and RFCLIP_CACHE is not set"),
         "configs": str(config_root()),
         "benchmarks": ", ".join(BENCHMARKS),
-        "methods": ", ".join(listed("_base_/profiles")),
+        "methods": ", ".join(profiles()),
         "analyses": ", ".join(listed("analysis")),
         "vocabularies": shipped("vocabularies"),
         "templates": shipped("templates"),

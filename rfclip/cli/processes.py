@@ -44,6 +44,7 @@ def command_of(options: Options, imports: Sequence[str], processes: int = 1) -> 
         "model": options.model,
         "pretrained": options.checkpoint,
         "method": options.profile,
+        "protocol": options.protocol,
         "data-root": options.data_root,
         "quick-gelu": quick_gelu,
         "origin": options.origin,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rfclip.cli.arguments import share, share_clip
+from rfclip.cli.arguments import PROTOCOL, share, share_clip
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -26,7 +26,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         "--cfg-options", nargs="+", action="extend", type=entry, default=[], metavar="KEY=VALUE", help="config entries"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="of processes")
-    share(parser, "method", "pamr", method="=the config's")
+    share(parser, "method", "protocol", "pamr", method="=the config's", protocol=PROTOCOL)
     share_clip(parser, "=the config's", "=the config's")
     share(parser, "data_root", "resume")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             args.resume,
             args.quick_gelu,
             args.origin,
+            args.protocol,
         )
     )
     if results:

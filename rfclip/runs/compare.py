@@ -134,7 +134,7 @@ def compare(benchmark: str, measured: Sequence[Measured], resamples: int = 2000)
             "images": len(one.areas),
             "images_per_second": manifest["time"]["images_per_second"] if manifest["time"]["images"] else None,
             "memory_mib": one.memory,
-            "published": published_miou(benchmark, manifest["profile"], manifest["pamr"]),
+            "published": published_miou(benchmark, manifest["profile"], manifest["pamr"], manifest["protocol"]),
             "difference": None,
         }
         if one is not reference:

@@ -20,7 +20,9 @@ from typing import Any, TypedDict
 import torch
 from mmengine.config import Config
 
-from rfclip.benchmarks.configs import config_root
+from rfclip.benchmarks.configs import profile_name
+from rfclip.benchmarks.options import benchmark_name
+from rfclip.benchmarks.protocols import PUBLISHED, SHARED, published_benchmarks, published_settings
 from rfclip.benchmarks.test_set import named_infos, part_configs, type_name
 from rfclip.clip.loader import local_weights
 from rfclip.clip.text import load_templates, load_vocabulary
@@ -113,7 +115,9 @@ class Facts(TypedDict):
     templates: NamesFacts
     weights: WeightsFacts
     profile: str
+    protocol: str
     layers: Any
+    refiner: str | None
     pamr: bool
     prob_thd: float
     resize: list[Any]
@@ -159,6 +163,7 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         overrides: The command line's options that changed the config, to be shown.
     """
     model = cfg.model
+    refiner = type_name(model.refiner) if model.get("refiner") else None
     facts: Facts = {
         "config_file": Path(cfg.filename).name if cfg.filename else None,
         "overrides": without_paths(dict(overrides)),
@@ -167,9 +172,11 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         "vocabulary": _vocabulary_facts(model.vocabulary),
         "templates": _templates_facts(model.get("templates", "imagenet80")),
         "weights": _weights_facts(model.clip, model.get("method") or {}),
-        "profile": profile_name(model.get("method", {})),
+        "profile": _profile(cfg),
+        "protocol": cfg.get("protocol", SHARED),
         "layers": model.get("method", {}).get("layers"),
-        "pamr": model.get("refiner") is not None,
+        "refiner": refiner,
+        "pamr": refiner == "PAMR",
         "prob_thd": model.get("prob_thd", 0.0),
         "resize": _resize(part_configs(cfg)),
         "window": model.get("test_cfg", {}).to_dict() if model.get("test_cfg") else {"mode": "whole"},
@@ -221,17 +228,6 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def profile_name(method: Mapping[str, Any]) -> str:
-    """The profile that a method dict is, e.g. 'paper'; with what differs from it, if something does."""
-    method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
-    for path in sorted((config_root() / "_base_" / "profiles").glob("*.py")):
-        profile = Config.fromfile(path).model.method.to_dict()
-        if profile["type"] == method["type"]:
-            changed = [f"{k}={v}" for k, v in method.items() if k not in profile or profile[k] != v]
-            return f"{path.stem} ({', '.join(changed)})" if changed else path.stem
-    return str(method["type"])
-
-
 def data_facts(prints: Mapping[str, str]) -> DataFacts:
     """Number of images and one hash of a data set, from the fingerprints of its images by name."""
     lines = sorted(f"{name} {data}" for name, data in prints.items())
@@ -268,6 +264,17 @@ def git_commit() -> str | None:
         return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _profile(cfg: Config) -> str:
+    """The profile of a config's method; under the published protocol, what was published with it is no difference."""
+    benchmark = benchmark_name(cfg)
+
+    def published(profile: str) -> Mapping[str, Any]:
+        there = cfg.get("protocol") == PUBLISHED and benchmark in published_benchmarks(profile)
+        return published_settings(profile, benchmark).get("method", {}) if there else {}
+
+    return profile_name(cfg.model.get("method", {}), published)
 
 
 def _without(value: Any, keys: Collection[str]) -> Any:

@@ -182,9 +182,30 @@ def _read_rows(spec: Any) -> tuple[str, Any]:
     if not isinstance(spec, (str, Path)):
         return "list", spec
     if Path(spec).suffix.lower() != ".txt":
-        return str(spec), read_json_list(spec, _VOCABULARIES, "vocabulary")
+        rows = read_json_list(spec, _VOCABULARIES, "vocabulary")
+        shipped = str(spec) in shipped_vocabularies() and isinstance(rows, Mapping)
+        return str(spec), _derived(rows) if shipped else rows
     lines = _read_file(Path(spec)).rstrip().split("\n")
     return str(spec), [line.strip().removesuffix(",").split(",") for line in lines]
+
+
+def _derived(entry: Mapping[str, Any]) -> list[Any]:
+    """The rows of a shipped vocabulary that says what it has otherwise than another one.
+
+    Args:
+        entry: `of`: the other one; `names`: per class of the data set the names that it has instead, or the vocabulary
+            of which these are.
+    """
+    _, rows = _read_rows(entry["of"])
+    changes = entry["names"]
+    if isinstance(changes, str):
+        changes = read_json_list(changes, _VOCABULARIES, "vocabulary")["names"]
+    about = _benchmark(entry["of"])
+    classes = dataset_facts()[about["dataset"]]["classes"] if about is not None else ()
+    rows = list(rows)
+    for name, names in changes.items():
+        rows[classes.index(name)] = names
+    return rows
 
 
 def _read_file(path: Path) -> str:
@@ -275,10 +296,10 @@ def _warn_about_bars(source: str, names: tuple[tuple[str, ...], ...]) -> None:
 
 
 def _benchmark(spec: Any) -> Mapping[str, Any] | None:
-    """The data set of a shipped vocabulary; a clean vocabulary shares it with the published one."""
+    """The data set of a shipped vocabulary, which begins with the benchmark's name: 'voc21', 'voc21_clean'."""
     if not isinstance(spec, (str, Path)) or str(spec) not in shipped_vocabularies():
         return None
-    return _benchmarks().get(str(spec).removesuffix("_clean"))
+    return next((about for name, about in _benchmarks().items() if f"{spec}_".startswith(f"{name}_")), None)
 
 
 @functools.cache

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from rfclip.benchmarks.configs import benchmark_config, config
+from rfclip.benchmarks.configs import benchmark_config, config, profile_name
 from rfclip.runs import manifest
-from rfclip.runs.manifest import circumstances, data_facts, decisive_facts, fingerprints, profile_name, without_paths
+from rfclip.runs.manifest import circumstances, data_facts, decisive_facts, fingerprints, without_paths
 
 
 class Dataset:
