@@ -185,11 +185,9 @@ def keys(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("count", [30, 9, 4, 1])  # more and fewer tokens than channels, and than eigenvalues asked for
+@pytest.mark.parametrize("count", [30, 9, 4, 2])  # more and fewer tokens than channels, and than eigenvalues asked for
 @pytest.mark.parametrize("stretch", [False, True])
 def test_low_rank_is_exact(count, stretch):
-    if stretch and count == 1:
-        pytest.skip("one eigenvalue cannot be spread")
     k = keys(2, 3, count, 8)
     vectors, values = eigen(k)
     made = low_rank(vectors, values, 10, stretch)

@@ -39,7 +39,7 @@ def dino_state(width=96, heads=3, depth=3, patch=8, side=4, hidden=None, seed=0)
 
 def sight(heads=3, **sizes):
     """A random DINO beside a CLIP of OpenAI's pictures."""
-    return Sight(DINO(dino_state(heads=heads, **sizes), heads, "a test"), MEAN, STD)
+    return Sight(DINO(dino_state(heads=heads, **sizes), heads, "a test"), MEAN, STD, MEAN, STD)
 
 
 def pictures(batch, height, width, seed=0):
