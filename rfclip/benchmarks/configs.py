@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rfclip.data import PACKAGE
+from rfclip.io.paths import without_paths
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
 PROFILES = "_base_/profiles"
@@ -113,7 +114,7 @@ def profile_name(method: Mapping[str, Any], published: Callable[[str], Mapping[s
     if not own:
         return str(method["type"])
     stem = min(own, key=lambda one: len(_differing(method, own[one])) + len(_differing(own[one], method)))
-    changed = [f"{key}={method[key]}" for key in _differing(method, own[stem])]
+    changed = [f"{key}={without_paths(method[key])}" for key in _differing(method, own[stem])]
     return f"{stem} ({', '.join(changed)})" if changed else stem
 
 
