@@ -176,7 +176,7 @@ def test_what_is_declared():
     assert gla().needs == {"windows"}
     assert lposs_of().needs == {"text", "windows"} and lposs_of(plus=True).needs == {"text", "windows", "picture"}
     maps = torch.zeros(2, 3, 3)
-    assert lposs_of().merged(maps, given([(0, 0)])) is maps
+    assert torch.equal(lposs_of().merged(maps, given([(0, 0)])), maps)
     with pytest.raises(ValueError, match="needs the picture"):
         lposs_of(plus=True).merged(maps, given([(0, 0)]))
 
