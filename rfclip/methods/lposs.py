@@ -152,7 +152,9 @@ class LPOSS(Checked, SightedMethod):
         patches = add_mlp(last, tokens + attention_branch(last, v))[:, 1:]
         dense = dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, show)
         _, values, fine = vision.last_keys_values(normalised(rgb.float(), vision.mean, vision.std))
-        return dense, F.normalize(values.float().transpose(1, 2).flatten(2), dim=-1), fine
+        features = F.normalize(values.float().transpose(1, 2).flatten(2), dim=-1)
+        show("vision_similarity", None, lambda: features @ features.transpose(1, 2))
+        return dense, features, fine
 
     @torch.no_grad()
     def _scores(
