@@ -35,8 +35,8 @@ def patch_graph(features: Tensor, positions: Tensor, neighbors: int, gamma: floa
         sigma: decay with the distance, per pixel.
 
     Returns:
-        The weights, a sparse (n, n). Building it takes less than 100 bytes for each patch and neighbour, and a block of rows
-        of the similarities.
+        The weights, a sparse (n, n). Building it takes less than 100 bytes for each patch and neighbour, and a block
+        of rows of the similarities.
     """
     count = len(features)
     kept = min(neighbors, count)
