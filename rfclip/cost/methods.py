@@ -16,7 +16,8 @@ from rfclip.io.tables import markdown, number
 from rfclip.methods import Method
 from rfclip.methods.needs import WINDOWS, needs_of
 from rfclip.methods.vision import SightedMethod
-from rfclip.pipeline.steps import Settings, Windows
+from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.windows import Windows
 from rfclip.runs.reference import HEADING, published
 
 PLAIN = "plain"

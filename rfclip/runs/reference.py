@@ -15,7 +15,7 @@ from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, refiner_bloc
 from rfclip.benchmarks.options import Options, build_config
 from rfclip.benchmarks.protocols import PUBLISHED, SHARED, apply_published, published_benchmarks, published_settings
 from rfclip.data import DATA
-from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, WeightsFacts, config_facts
+from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, VisionFacts, config_facts
 
 HEADING = "published (real data, ViT-B/16; not measured here)"
 _ENTRIES = (
@@ -88,7 +88,7 @@ def protocol(benchmark: str, manifest: Manifest) -> str:
             filter(None, [weights["model"], weights["pretrained"], (weights.get("sha256") or "")[:12]])
         ),
         "activation": weights.get("activation"),
-        "vision model": _vision(weights),
+        "vision model": _vision(manifest.get("vision")),
         "vocabulary": "published" if names == official else names.replace(benchmark, "published"),
         "templates": manifest["templates"]["name"],
         "precision": manifest["precision"],
@@ -98,9 +98,8 @@ def protocol(benchmark: str, manifest: Manifest) -> str:
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
 
 
-def _vision(weights: WeightsFacts) -> str | None:
+def _vision(vision: VisionFacts | None) -> str | None:
     """The vision model beside the CLIP, if there is one."""
-    vision = weights.get("vision")
     return f"{vision['pretrained']} {(vision.get('sha256') or '')[:12]}".strip() if vision else None
 
 
