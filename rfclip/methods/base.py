@@ -20,7 +20,7 @@ attn_dense          None    (B, H, ., .)      attention behind the dense output,
 attn_dense_refocused  None  (B, H, N, N)      attn_dense after its weight was redistributed
 guide               None    (B, 1+N, d)       mean of the block outputs (release)
 similarity          None    (B, N, N)         enhancement matrix (release)
-vision_similarity   None    (B, ., .)         cosines of the vision model's patches, on DenseOutput's grid (CASS: head mean)
+vision_similarity   None    (B, ., .)         cosines of the vision model's patches, on the dense output's grid
 dense               None    (B, N, E)         DenseOutput.patches
 image               None    (B, E)            DenseOutput.image
 
