@@ -146,7 +146,7 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     Raises:
         ValueError: the images have another layout, an integer type, or no pixel.
     """
-    _check_images(images)
+    check_images(images)
     side = patch_size(vit)
     height, width_ = images.shape[-2:]
     pad = (0, max(side - width_, 0), 0, max(side - height, 0))
@@ -160,7 +160,8 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     return vit.ln_pre(tokens), grid
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless images are (B, 3, height, width), of a floating-point type, and not empty."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f"images must be (B, 3, height, width), not empty, got shape {tuple(images.shape)}")
     if not images.is_floating_point():
@@ -182,8 +183,11 @@ def positional_table(vit: VisionTransformer, grid: tuple[int, int]) -> Tensor:
     Returns:
         (1 + h*w, d).
     """
-    table = vit.positional_embedding  # (1 + h0*w0, d)
-    native = native_grid(vit)
+    return resized_table(vit.positional_embedding, native_grid(vit), grid)
+
+
+def resized_table(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Return a table (1 + h0*w0, d) of positional embeddings for a grid (h, w), by `positional_table`'s rule."""
     if grid == native:
         return table
     patches = table[1:].T.reshape(1, -1, *native)  # (1, d, h0, w0)

@@ -15,18 +15,11 @@ from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.benchmarks.options import Options, build_config, pamr_block
 from rfclip.benchmarks.protocols import PUBLISHED, SHARED, apply_published, published_benchmarks, published_settings
 from rfclip.data import DATA
-from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, config_facts
+from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, WeightsFacts, config_facts
 
 HEADING = "published (real data, ViT-B/16; not measured here)"
-_ENTRIES = (
-    "weights",
-    "vocabulary",
-    "templates",
-    "precision",
-    "protocol",
-    "pamr",
-    "data",
-)  # that a manifest has beside the config
+# What a manifest has beside the config
+_ENTRIES = ("weights", "vocabulary", "templates", "precision", "protocol", "pamr", "data")
 # Parts of the config that change no number, or that such entries tell of
 _LEFT_OUT = ("model.clip", "model.method", "model.vocabulary", "model.keep_seg_logits", "model.test_cfg.window_batch")
 _CLIP = {"model": "ViT-B-16", "pretrained": "openai"}  # of the published numbers, where no profile has another
@@ -88,6 +81,7 @@ def protocol(benchmark: str, manifest: Manifest) -> str:
             filter(None, [weights["model"], weights["pretrained"], (weights.get("sha256") or "")[:12]])
         ),
         "activation": weights.get("activation"),
+        "vision model": _vision(weights),
         "vocabulary": "published" if names == official else names.replace(benchmark, "published"),
         "templates": manifest["templates"]["name"],
         "precision": manifest["precision"],
@@ -95,6 +89,12 @@ def protocol(benchmark: str, manifest: Manifest) -> str:
         "settings": "; ".join(settings) or None,
     }
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
+
+
+def _vision(weights: WeightsFacts) -> str | None:
+    """The vision model beside the CLIP, if there is one."""
+    vision = weights.get("vision")
+    return f"{vision['pretrained']} {(vision.get('sha256') or '')[:12]}".strip() if vision else None
 
 
 @lru_cache(maxsize=1)
