@@ -34,11 +34,17 @@ def same_run(manifest: Any, identity: str, data: Callable[[], DataFacts]) -> boo
 
 
 def unlike(first: Manifest, second: Manifest) -> list[str]:
-    """The entries and settings, by name, in which two runs differ beside their method."""
-    entries = [key for key in _ENTRIES if first[key] != second[key]]  # type: ignore[literal-required]
+    """The entries and settings, by name, in which two runs differ beside their method, and its vision model."""
+    entries = [key for key in _ENTRIES if _shared(first, key) != _shared(second, key)]
     code = ["code"] if first["code"]["sha256"] != second["code"]["sha256"] else []
     leaves = (dict(_leaves(manifest["config"])) for manifest in (first, second))
     return entries + code + [key for key, _, _ in _differing(*leaves)]
+
+
+def _shared(manifest: Manifest, key: str) -> Any:
+    """An entry of a manifest as far as runs of different methods share it."""
+    value = manifest[key]  # type: ignore[literal-required]
+    return {name: fact for name, fact in value.items() if name != "vision"} if key == "weights" else value
 
 
 def unlike_shipped(benchmark: str, manifest: Manifest) -> list[str]:
