@@ -63,7 +63,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 BLOCKS: dict[type, dict[str, Any]] = {
-    Windows: dict(mode="whole", crop_size=224, stride=112, window_batch=8),
+    Windows: dict(mode="whole", crop_size=224, stride=112, window_batch=8, pad_multiple=None),
     Prior: dict(
         image_weight=NEEDED, mean_vector_weight=NEEDED, cluster_threshold=NEEDED, scope="image", linkage="complete"
     ),

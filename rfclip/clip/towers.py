@@ -130,7 +130,7 @@ def native_grid(vit: VisionTransformer) -> tuple[int, int]:
     return height, width_
 
 
-def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def embed(vit: VisionTransformer, images: Tensor, by_size: bool = False) -> tuple[Tensor, tuple[int, int]]:
     """Turn images into the tokens that the first block reads (docs/METHOD.md sections 4.6 and 4.7).
 
     Trailing rows and columns that do not fill a patch are not seen; a side shorter than a patch is padded to
@@ -139,6 +139,7 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     Args:
         vit: the tower.
         images: (B, 3, height, width), floating point, normalised, any size from 1 x 1 on.
+        by_size: how the positional table is resized, see :func:`resized_table`.
 
     Returns:
         The tokens (B, 1 + h*w, d) after ln_pre, and the grid (h, w).
@@ -156,7 +157,7 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     grid = (patches.shape[-2], patches.shape[-1])
     tokens = patches.flatten(2).transpose(1, 2).to(vit.class_embedding.dtype)  # (B, N, d)
     class_token = vit.class_embedding.expand(len(images), 1, -1)  # (B, 1, d)
-    tokens = torch.cat([class_token, tokens], dim=1) + positional_table(vit, grid)
+    tokens = torch.cat([class_token, tokens], dim=1) + positional_table(vit, grid, by_size)
     return vit.ln_pre(tokens), grid
 
 
@@ -168,7 +169,7 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"images must be normalised floating-point values, got {images.dtype}")
 
 
-def positional_table(vit: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+def positional_table(vit: VisionTransformer, grid: tuple[int, int], by_size: bool = False) -> Tensor:
     """Return the positional embeddings for a grid, class token first (docs/METHOD.md section 4.6).
 
     On another grid than the native one the table is resampled bicubically, with the scale factors
@@ -183,7 +184,7 @@ def positional_table(vit: VisionTransformer, grid: tuple[int, int]) -> Tensor:
     Returns:
         (1 + h*w, d).
     """
-    return resized_table(vit.positional_embedding, native_grid(vit), grid)
+    return resized_table(vit.positional_embedding, native_grid(vit), grid, by_size)
 
 
 def resized_table(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:

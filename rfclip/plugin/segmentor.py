@@ -46,12 +46,13 @@ class RFCLIP(BaseSegmentor):
         logit_scale: factor of the cosines before the softmax.
         prob_thd: winning probabilities below it (0..1) become the background.
         background_index: the class that is the background; needed if `prob_thd` > 0.
-        patch_fit: 'crop' (published protocol) or 'pad', see :class:`rfclip.pipeline.steps.Settings`.
+        patch_fit: 'crop' (published protocol), 'pad' or 'pad_black', see :class:`rfclip.pipeline.steps.Settings`.
         keep_seg_logits: keep `seg_logits` (the probabilities per class) in the results.
         alias_aggregation: 'max', 'mean' or 'logsumexp': how the logits of a class's names become its own.
         area_thd: classes that have no more than this share (0..1) of what is not background get no pixel; None: none
             are dropped. Needs `background_index` 0.
-        test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8).
+        test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8); either with
+            pad_multiple, see :class:`rfclip.pipeline.steps.Windows`.
         data_preprocessor: by default a PaddingPreProcessor with the mean and std of the weights.
         pretrained: accepted because mmseg sets it; ignored. So are `train_cfg` and `init_cfg`.
 
@@ -168,7 +169,7 @@ class RFCLIP(BaseSegmentor):
         flips = [flipped_sides(sample) for sample in samples]
         engine, queries = self.engine, self._queries()
         for group in _equal_sizes(images):
-            maps = engine.cosine_maps(torch.stack([images[i] for i in group]), queries)
+            maps = engine.cosine_maps(torch.stack([images[i] for i in group]), queries, on_grid=True)
             for i, cosines in zip(group, maps, strict=True):
                 size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
                 upright = cosines.flip(flips[i]), images[i].flip(flips[i])
@@ -176,7 +177,7 @@ class RFCLIP(BaseSegmentor):
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        """Cosines (B, Q, H, W) after prior and window merge, unscaled (mode='tensor')."""
+        """Cosines (B, Q, H, W) after prior and window merge, unscaled, or a method's scores (mode='tensor')."""
         return self.engine.cosine_maps(inputs, self._queries())
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample]) -> Tensor:

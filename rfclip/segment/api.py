@@ -42,7 +42,7 @@ class OpenVocabSegmenter:
         logit_scale: factor of the cosines before the softmax.
         prob_thd: winning probabilities below it become `background_index`.
         background_index: index of the background in the names, if there is one.
-        patch_fit: 'pad' or 'crop'.
+        patch_fit: 'pad', 'crop' or 'pad_black'.
         keep_probs: False leaves the probabilities out, which take C x H x W numbers: 170 classes on a picture of
             12 million pixels are 8 GB.
         alias_aggregation: 'max', 'mean' or 'logsumexp': how the logits of a class's names become its own.
@@ -175,7 +175,7 @@ class OpenVocabSegmenter:
         if image is source:
             image = image.copy()  # the caller may fill the array anew
         inputs = self.preprocess(image)
-        maps = self.engine.cosine_maps(inputs, queries)
+        maps = self.engine.cosine_maps(inputs, queries, on_grid=True)
         result = self.engine.label_image(maps[0], inputs[0], (image.shape[0], image.shape[1]), queries)
         seen = (inputs.shape[2], inputs.shape[3])
         notes = (*clauses, *filter(None, [cut_clause(seen, self.short_side)]))

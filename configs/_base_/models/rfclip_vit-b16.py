@@ -51,7 +51,7 @@ model = dict(
     prob_thd=0.0,
     # index of the background class, or None in a vocabulary without one
     background_index=None,
-    # sides that are no multiple of the patch: 'crop' (published protocol) or 'pad' (section 4.7)
+    # sides that are no multiple of the patch: 'crop' (published protocol), 'pad' (section 4.7), or 'pad_black'
     patch_fit="crop",
     # keep the class probabilities (C, H0, W0) beside the labels of each image
     keep_seg_logits=False,
@@ -64,5 +64,6 @@ model = dict(
         stride=112,
         # windows encoded together: memory against speed, the result does not change
         window_batch=8,
+        # pad_multiple=..., pixels: zeros after normalisation round each window, up to a multiple per side; left out: none
     ),
 )
