@@ -139,7 +139,7 @@ def embed(vit: VisionTransformer, images: Tensor, by_size: bool = False) -> tupl
     Args:
         vit: the tower.
         images: (B, 3, height, width), floating point, normalised, any size from 1 x 1 on.
-        by_size: how the positional table is resized, see :func:`resized_table`.
+        by_size: how the positional table is resized, see :func:`positional_table`.
 
     Returns:
         The tokens (B, 1 + h*w, d) after ln_pre, and the grid (h, w).
@@ -180,6 +180,7 @@ def positional_table(vit: VisionTransformer, grid: tuple[int, int], by_size: boo
     Args:
         vit: the tower.
         grid: (h, w), both at least 1.
+        by_size: by the output size instead, without the 0.1, as LPOSS does.
 
     Returns:
         (1 + h*w, d).
@@ -187,15 +188,18 @@ def positional_table(vit: VisionTransformer, grid: tuple[int, int], by_size: boo
     return resized_table(vit.positional_embedding, native_grid(vit), grid, by_size)
 
 
-def resized_table(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def resized_table(table: Tensor, native: tuple[int, int], grid: tuple[int, int], by_size: bool = False) -> Tensor:
     """Return a table (1 + h0*w0, d) of positional embeddings for a grid (h, w), by `positional_table`'s rule."""
     if grid == native:
         return table
     patches = table[1:].T.reshape(1, -1, *native)  # (1, d, h0, w0)
-    scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
-    patches = F.interpolate(
-        patches, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False
-    )
+    if by_size:
+        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+    else:
+        scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
+        patches = F.interpolate(
+            patches, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False
+        )
     return torch.cat([table[:1], patches.flatten(2)[0].T])
 
 

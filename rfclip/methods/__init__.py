@@ -11,10 +11,14 @@ from rfclip.methods.pearl import PEARL  # isort: skip
 from rfclip.methods.resclip import ResCLIP  # isort: skip
 from rfclip.methods.proxy_clip import ProxyCLIP  # isort: skip
 from rfclip.methods.cass import CASS  # isort: skip
+from rfclip.methods.gla_clip import GLACLIP  # isort: skip
+from rfclip.methods.lposs import LPOSS  # isort: skip
 from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
     "CASS",
+    "GLACLIP",
+    "LPOSS",
     "METHODS",
     "NACLIP",
     "PEARL",

@@ -165,6 +165,7 @@ def ordinary_blocks(
     keys: KeyAttention | None = None,
     outputs: list[Tensor] | None = None,
     inputs: list[Tensor] | None = None,
+    by_size: bool = False,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Run all blocks but the last in the ordinary way.
 
@@ -175,11 +176,12 @@ def ordinary_blocks(
         keys: the key-key attention of the blocks is added to it.
         outputs: what each block leaves, (B, 1+N, d), is added to it.
         inputs: what each block reads, likewise.
+        by_size: how the positional table is resized, see :func:`rfclip.clip.towers.positional_table`.
 
     Returns:
         The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
     """
-    tokens, grid = embed(vit, images)
+    tokens, grid = embed(vit, images, by_size)
     *earlier, last = blocks(vit)
     for layer, block in enumerate(earlier):
         q, k, v = qkv(block, tokens)

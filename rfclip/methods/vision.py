@@ -36,11 +36,18 @@ class Sight:
     Attributes:
         model: the vision model.
         mean, std: with which the CLIP's pictures are normalised, per RGB channel on 0..1.
+        rounded_mean, rounded_std: the same as preprocessors have them: OpenAI's are rounded on 0..255.
     """
 
     model: VisionModel
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rounded_mean: tuple[float, ...]
+    rounded_std: tuple[float, ...]
+
+    def rgb(self, images: Tensor) -> Tensor:
+        """Return the pictures (B, 3, H, W) on 0..1 that a preprocessor has normalised for CLIP."""
+        return unnormalised(images, self.rounded_mean, self.rounded_std)
 
     def picture(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) that are normalised for CLIP for the vision model; no rounding, no clipping."""
@@ -95,7 +102,8 @@ def resolved_vfm(method: SightedMethod, loaded: LoadedCLIP) -> dict[str, Any]:
 
 def load_sight(settings: Mapping[str, Any], loaded: LoadedCLIP) -> Sight:
     """Load the vision model of settings without 'auto', to stand beside a CLIP."""
-    return Sight(load_vision(settings), *(_share(own) for own in (loaded.mean, loaded.std)))
+    shares = (tuple(value / 255 for value in values) for values in (loaded.mean, loaded.std))
+    return Sight(load_vision(settings), _share(loaded.mean), _share(loaded.std), *shares)
 
 
 def _share(values: tuple[float, ...]) -> tuple[float, ...]:
