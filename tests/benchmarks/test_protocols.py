@@ -213,6 +213,23 @@ def test_a_data_set_of_ones_own_is_shared(tmp_path: Path, monkeypatch: pytest.Mo
         build_config(Options(own, profile="sc_clip", protocol="published"))
 
 
+def test_what_a_config_of_ones_own_loses_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own.py"
+    base = f"_base_ = {str(benchmark_config('voc20'))!r}\n"
+    own.write_text(base + "model = dict(vocabulary='voc20_clean', logit_scale=60.0)\n")
+    lines: list[str] = []
+    monkeypatch.setattr(protocols, "print_log", lambda line, *_: lines.append(line))
+    for profile in ("sc_clip", "mean_kk"):
+        build_config(Options(benchmark_config("voc20"), profile=profile))
+        build_config(Options(own, profile=profile, protocol="shared"))
+    assert lines == []
+    assert build_config(Options(own, profile="sc_clip")).model.vocabulary == "voc20"
+    assert lines == [
+        "The config's model.logit_scale, model.vocabulary give way to what was published with 'sc_clip' for 'voc20'; "
+        "--protocol shared keeps them, and --cfg-options win."
+    ]
+
+
 def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="no protocol 'fair'; there are published, shared"):
         choose_protocol("fair", "sc_clip", "voc21")
