@@ -99,6 +99,12 @@ def test_bad_input_says_what_is_wrong(segmenter: OpenVocabSegmenter) -> None:
         ({"refiner": {"type": "PAMR", "num_iter": 2.0}}, "PAMR num_iter must be a whole number of at least 0, got 2.0"),
         ({"refiner": {"type": "PAMR", "dilations": 8}}, "PAMR dilations must be a list of integers, got 8"),
         ({"refiner": {"type": "PAMR", "iterations": 1}}, "refiner PAMR has an unknown entry 'iterations'.*num_iter"),
+        (
+            {"refiner": {"type": "TextLaplacian", "grid": 0}},
+            "TextLaplacian grid must be a whole number of at least 1, got 0",
+        ),
+        ({"alias_aggregation": "best"}, "alias_aggregation must be one of 'max', 'mean', 'logsumexp', got 'best'"),
+        ({"area_thd": 0.1}, "area_thd=0.1 drops small classes.*give background_index=0"),
         ({"method": []}, "method must be a dict such as"),
         ({"method": {"type": "RefocusCLIP", "betta": 1}}, "unknown entry 'betta'.*did you mean 'beta'"),
         ({"method": {"type": "RefocusCLIP", "beta": "0.7"}}, "beta must be a number in 0..1, got '0.7'"),
@@ -174,7 +180,7 @@ def test_numbers_of_numpy_are_numbers(clip_files: dict[str, str], tmp_path: Path
     segmenter = OpenVocabSegmenter(**clip_files, **{**SETTINGS, **given})
     segmenter(picture(), WORDS).save(tmp_path, facts=describe(segmenter))
     facts = json.loads((tmp_path / "image.json").read_text())
-    assert facts["prob_thd"] == 0.25 and facts["refiner"] == {"num_iter": 1, "dilations": [1, 2]}
+    assert facts["prob_thd"] == 0.25 and facts["refiner"] == {"type": "PAMR", "num_iter": 1, "dilations": [1, 2]}
     assert facts["method"]["beta"] == 0.5 and facts["background_index"] == 0
 
 
