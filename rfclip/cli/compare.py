@@ -44,7 +44,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     share(parser, "work_dir", also=("--out",), work_dir=Path("work_dirs/compare"))
     share(parser, "sample", "data_root")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
-    share(parser, "protocol", "pamr", "resume", protocol="shared")
+    share(parser, "protocol", "refiner", "pamr", "resume", protocol="shared", refiner="=the config's")
     share(parser, "limit", also=("--images",))
     parser.add_argument("--resamples", type=at_least_one, default=2000, metavar="N", help="draws for the intervals")
     args = parser.parse_args(arguments)
@@ -78,7 +78,7 @@ def runs(args: argparse.Namespace) -> dict[str, list[Options]]:
                 checkpoint=args.pretrained,
                 model=args.model,
                 profile=method,
-                pamr=args.pamr,
+                refiner=args.refiner,
                 data_root=args.data_root,
                 work_dir=args.work_dir / method,
                 resume=args.resume,
