@@ -10,6 +10,7 @@ from typing import Any
 
 from rfclip.checks import shown
 from rfclip.data import PACKAGE
+from rfclip.io.paths import without_paths
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
 PROFILES = "_base_/profiles"
@@ -142,7 +143,7 @@ def profile_name(method: Mapping[str, Any], published: Callable[[str], Mapping[s
     found = {stem: block for stem, block in _blocks().items() if block["type"] == kind} or {kind: {"type": kind}}
     own = {stem: {**block, **published(stem)} for stem, block in found.items()}
     stem = min(own, key=lambda one: len(_differing(method, own[one])) + len(_differing(own[one], method)))
-    changed = [f"{key}={method[key]}" for key in _differing(method, own[stem])]
+    changed = [f"{key}={without_paths(method[key])}" for key in _differing(method, own[stem])]
     return f"{stem} ({', '.join(changed)})" if changed else stem
 
 

@@ -20,7 +20,8 @@ from rfclip.cost.weights import Tower, build_tower, smooth_images
 from rfclip.methods import Method, RefocusCLIP, RefocusCLIPRelease
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Queries, Settings, Windows
+from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.windows import Windows
 from rfclip.refiners import PAMR
 
 Size = tuple[int, int]  # (height, width) in pixels

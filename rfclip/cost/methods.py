@@ -20,7 +20,8 @@ from rfclip.methods import METHODS, Method
 from rfclip.methods.build import fit_layers
 from rfclip.methods.needs import WINDOWS, needs_of
 from rfclip.methods.vision import Sight, SightedMethod
-from rfclip.pipeline.steps import Settings, Windows
+from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.windows import Windows
 from rfclip.runs.reference import HEADING, published
 
 PLAIN = "plain"

@@ -51,7 +51,8 @@ class Sight:
 
     def picture(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) that are normalised for CLIP for the vision model; no rounding, no clipping."""
-        return normalised(unnormalised(images.float(), self.mean, self.std), self.model.mean, self.model.std)
+        original = unnormalised(images.to(at_least_fp32(images)), self.mean, self.std)
+        return normalised(original, self.model.mean, self.model.std)
 
     def unit_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the normalised rows (B, N, d) of the model's final patch tokens, fp32 at least, and their grid.

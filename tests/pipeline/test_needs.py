@@ -15,7 +15,8 @@ from rfclip.methods.base import DenseOutput
 from rfclip.methods.needs import Given, needs_of
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Settings, Windows
+from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.windows import Windows
 
 WORDS = load_vocabulary([["sky", "cloud"], "tree", ["car", "van"]])
 SIDE = 8  # of the methods' own grid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,24 @@ def test_commit_is_that_of_the_checkout_and_none_without(monkeypatch: pytest.Mon
     monkeypatch.setattr(manifest, "_git", no_git)
     assert manifest.git_commit() is None
     manifest.git_commit.cache_clear()
+
+
+def vision_run(tmp_path: Path, clip: str = "tiny", **vfm: Any) -> dict[str, Any]:
+    method = {"type": "ProxyCLIP", "vfm": {"type": "DINO", "pretrained": "auto", **vfm}, "_delete_": True}
+    return facts(**{"model.clip.model": clip, "model.clip.pretrained": None, "model.method": method})
+
+
+def test_the_vision_model_counts(tmp_path: Path) -> None:
+    tiny, other = vision_run(tmp_path), vision_run(tmp_path, clip="ViT-B-16")
+    assert tiny["weights"]["vision"]["pretrained"] == "tiny8" and tiny["weights"]["vision"]["type"] == "DINO"
+    assert other["weights"]["vision"]["pretrained"] == "dino_vitb8"
+    assert len(tiny["weights"]["vision"]["file_sha256"]) == 64 and other["weights"]["vision"]["file_sha256"] is None
+    (tmp_path / "mine.pth").write_bytes(b"x")
+    mine = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"))
+    assert mine["weights"]["vision"]["pretrained"] == "mine.pth" and str(tmp_path) not in json.dumps(mine)
+    (tmp_path / "mine.pth").write_bytes(b"yy")
+    os.utime(tmp_path / "mine.pth", (1, 1))
+    changed = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"))
+    heads = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"), heads=2)
+    assert len({each["identity"] for each in (tiny, other, mine, changed, heads)}) == 5
+    assert "vision" not in facts()["weights"]
