@@ -39,7 +39,7 @@ from rfclip.vision.model import VisionModel
 SIZES = {8: {"width": 192, "heads": 3, "side": 8}, 16: {"width": 128, "heads": 2, "side": 8}}  # by patch
 DEPTH = 2
 READ = ("token", "key", "value")
-BLOCK = 4  # patches
+BLOCK = 2  # patches
 TEMPERATURE = 0.1
 MEAN = torch.tensor(VisionModel.mean).view(3, 1, 1)
 STD = torch.tensor(VisionModel.std).view(3, 1, 1)
@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patch", type=int, choices=sorted(SIZES), required=True, help="side of a patch in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder; tiny8.safetensors or tiny16.safetensors")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)

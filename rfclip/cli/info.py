@@ -19,6 +19,7 @@ PACKAGES = (
     "mmengine",
     "mmsegmentation",
     "open_clip_torch",
+    "timm",
     "numpy",
     "opencv-python",
     "pillow",

@@ -40,9 +40,9 @@ from rfclip.words.vocabulary import shipped_vocabularies
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
-    "open_clip_torch",
+    "open_clip_torch", "timm",
 )  # fmt: skip
-_DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
+_DECIDING = ("config", "files", "vocabulary", "templates", "weights", "vision", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
 
@@ -57,7 +57,7 @@ class VisionFacts(TypedDict, total=False):
 
 
 class WeightsFacts(TypedDict, total=False):
-    """What weights were asked for; from `sha256` on: what they turned out to be once loaded, but `vision`."""
+    """What weights were asked for; the last four: what they turned out to be once loaded."""
 
     model: str
     pretrained: str | None
@@ -66,7 +66,6 @@ class WeightsFacts(TypedDict, total=False):
     architecture: str
     origin: str | None
     activation: str
-    vision: VisionFacts
 
 
 class NamesFacts(TypedDict, total=False):
@@ -114,6 +113,7 @@ class Facts(TypedDict):
     vocabulary: NamesFacts
     templates: NamesFacts
     weights: WeightsFacts
+    vision: VisionFacts | None
     profile: str
     protocol: str
     layers: Any
@@ -171,7 +171,8 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         "files": _file_facts(model),
         "vocabulary": _vocabulary_facts(model.vocabulary),
         "templates": _templates_facts(model.get("templates", "imagenet80")),
-        "weights": _weights_facts(model.clip, model.get("method") or {}),
+        "weights": _weights_facts(model.clip),
+        "vision": _vision_facts(model.get("method") or {}, beside_tiny=model.clip.get("model") == "tiny"),
         "profile": _profile(cfg),
         "protocol": cfg.get("protocol", SHARED),
         "layers": model.get("method", {}).get("layers"),
@@ -322,22 +323,22 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _weights_facts(clip: Mapping[str, Any], method: Mapping[str, Any]) -> WeightsFacts:
+def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
     pretrained = clip.get("pretrained")
-    facts: WeightsFacts = {
+    return {
         "model": without_paths(clip.get("model")),
         "pretrained": without_paths(pretrained),
         "file_sha256": _hash_of(local_weights(clip.get("model", ""), pretrained)),
     }
+
+
+def _vision_facts(method: Mapping[str, Any], beside_tiny: bool) -> VisionFacts | None:
+    """Of a method without a vision model None."""
     kind = METHODS.get(type_name(method)) if method.get("type") else None
-    if inspect.isclass(kind) and issubclass(kind, SightedMethod):
-        facts["vision"] = _vision_facts(method.get("vfm"), kind.published_vision, clip.get("model") == "tiny")
-    return facts
-
-
-def _vision_facts(vfm: Any, published: str, beside_tiny: bool) -> VisionFacts:
-    settings = check_vfm("method.vfm", vfm)
-    name = resolved_name(settings["pretrained"], published, beside_tiny)
+    if not (inspect.isclass(kind) and issubclass(kind, SightedMethod)):
+        return None
+    settings = check_vfm("method.vfm", method.get("vfm"))
+    name = resolved_name(settings["pretrained"], kind.published_vision, beside_tiny)
     return {
         "type": settings["type"],
         "pretrained": without_paths(name),

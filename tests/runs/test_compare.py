@@ -145,8 +145,7 @@ def test_only_the_method_may_differ() -> None:
     assert unlike(manifest(), manifest(code={"sha256": "x", "git": "another commit"})) == []
     assert unlike(manifest(), manifest(code={"sha256": "y", "git": "a"})) == ["code"]
     assert unlike(manifest(), manifest(protocol="published")) == ["protocol"]
-    sighted = {"model": "tiny", "vision": {"pretrained": "dino_vitb8"}}
-    assert unlike(manifest(), manifest(weights=sighted)) == []  # a part of the method
+    assert unlike(manifest(), manifest(vision={"pretrained": "dino_vitb8"})) == []  # a part of the method
     assert unlike(manifest(), manifest(weights={"model": "ViT-B-16"})) == ["weights"]
     with pytest.raises(ValueError, match=r"paper and mean_kk differ in more than the method \(pamr\)"):
         compare("voc21", [measured("mean_kk", 1), measured("paper", 2, pamr=True)])

@@ -151,15 +151,15 @@ def vision_run(tmp_path: Path, clip: str = "tiny", **vfm: Any) -> dict[str, Any]
 
 def test_the_vision_model_counts(tmp_path: Path) -> None:
     tiny, other = vision_run(tmp_path), vision_run(tmp_path, clip="ViT-B-16")
-    assert tiny["weights"]["vision"]["pretrained"] == "tiny8" and tiny["weights"]["vision"]["type"] == "DINO"
-    assert other["weights"]["vision"]["pretrained"] == "dino_vitb8"
-    assert len(tiny["weights"]["vision"]["file_sha256"]) == 64 and other["weights"]["vision"]["file_sha256"] is None
+    assert tiny["vision"]["pretrained"] == "tiny8" and tiny["vision"]["type"] == "DINO"
+    assert other["vision"]["pretrained"] == "dino_vitb8"
+    assert len(tiny["vision"]["file_sha256"]) == 64 and other["vision"]["file_sha256"] is None
     (tmp_path / "mine.pth").write_bytes(b"x")
     mine = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"))
-    assert mine["weights"]["vision"]["pretrained"] == "mine.pth" and str(tmp_path) not in json.dumps(mine)
+    assert mine["vision"]["pretrained"] == "mine.pth" and str(tmp_path) not in json.dumps(mine)
     (tmp_path / "mine.pth").write_bytes(b"yy")
     os.utime(tmp_path / "mine.pth", (1, 1))
     changed = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"))
     heads = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"), heads=2)
     assert len({each["identity"] for each in (tiny, other, mine, changed, heads)}) == 5
-    assert "vision" not in facts()["weights"]
+    assert facts()["vision"] is None
