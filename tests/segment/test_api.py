@@ -149,7 +149,7 @@ def test_bad_input_says_what_is_wrong(segmenter: OpenVocabSegmenter) -> None:
         ({"prob_thd": None}, "prob_thd must be a number in 0..1, got None"),
         ({"keep_probs": "no"}, "keep_probs .*must be True or False, got 'no'"),
         ({"keep_probs": 1}, "must be True or False, got 1"),
-        ({"patch_fit": None}, "patch_fit must be one of 'crop', 'pad', got None"),
+        ({"patch_fit": None}, "patch_fit must be one of 'crop', 'pad', 'pad_black', got None"),
         ({"short_side": 336.0}, "short_side must be a whole number of at least 1, got 336.0"),
         ({"templates": 5}, "templates must be a non-empty list"),
         ({"templates": {"a {}": 1}}, "templates must be a non-empty list"),
@@ -191,7 +191,7 @@ def test_a_picture_without_pixels_is_one_sentence(segmenter: OpenVocabSegmenter)
     for size in ((0, 0), (5, 0), (0, 5)):
         with pytest.raises(ValueError, match=f"the image is empty: it has {size[0]} x {size[1]} pixels"):
             segmenter(Image.new("RGB", size), WORDS)
-    with pytest.raises(FileNotFoundError, match=r"no image file 'xxx.*\.\.\.: "):
+    with pytest.raises(FileNotFoundError, match=r"no image file 'x+\.\.\.x+': "):
         segmenter("x" * 5000, WORDS)
 
 
