@@ -16,10 +16,13 @@ attn_kk             0..L-1  (B, H, 1+N, 1+N)  softmax(scale k k^T) of block l
 fiedler             0..L-1  (B, N)            y of block l's cut (last block: of attn_dense)
 defocus             0..L-1  (B, N) bool       defocused tokens of that cut
 attn_refocused      0..L-1  (B, H, 1+N, 1+N)  attn_qk after its weight was redistributed
-attn_dense          None    (B, H, ., .)      attention behind the dense output, over N patches or all 1+N tokens
+attn_dense          None    (B, H, ., .)      attention behind the dense output, over N patches or all 1+N tokens, or
+                                              over the patches of all windows that were joined (GLA-CLIP)
 attn_dense_refocused  None  (B, H, N, N)      attn_dense after its weight was redistributed
 guide               None    (B, 1+N, d)       mean of the block outputs (release)
 similarity          None    (B, N, N)         enhancement matrix (release)
+vision_similarity   None    (B, ., .)         cosines of the vision model's patches, on DenseOutput's grid (CASS: head
+                                              mean; LPOSS: on the vision model's)
 dense               None    (B, N, E)         DenseOutput.patches
 image               None    (B, E)            DenseOutput.image
 

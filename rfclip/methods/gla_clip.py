@@ -87,6 +87,7 @@ class GLACLIP(Checked, SightedMethod):
         with torch.autocast(windows.device.type, enabled=False):
             if show.listened:
                 shown = torch.stack([torch.cat([a for _, a in self._rows(k, count)]) for k, _ in ready])
+                show("vision_similarity", None, keys @ keys.transpose(-1, -2))
                 show("attn_dense", None, shown.view(len(windows), 1, math.prod(fine), -1))  # of all heads
             mixed = [torch.cat([a @ v for _, a in self._rows(k, count)]) for k, v in ready]
         heads = torch.cat(mixed).view(len(windows), math.prod(fine), num_heads(vit), -1).transpose(1, 2)

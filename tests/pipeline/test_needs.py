@@ -206,3 +206,11 @@ def test_an_unknown_need_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"Greedy.needs must hold none but 'text', 'windows', 'picture'.*depth"):
         needs_of(Greedy())
+
+
+def test_what_is_called_for_a_need_must_be_there() -> None:
+    class Halfway:
+        needs = frozenset({"picture"})
+
+    with pytest.raises(ValueError, match=r"Halfway needs 'picture' and has no merged\(\.\.\.\)"):
+        needs_of(Halfway())
