@@ -8,9 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rfclip.checks import shown
 from rfclip.data import PACKAGE
-from rfclip.io.paths import without_paths
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
 PROFILES = "_base_/profiles"
@@ -117,6 +115,7 @@ def refiner_block(name: str) -> dict[str, Any] | None:
     from mmengine.config import Config
 
     from rfclip import refiners
+    from rfclip.checks import shown  # which imports numpy
 
     if name == "none":
         return None
@@ -138,6 +137,8 @@ def profile_name(method: Mapping[str, Any], published: Callable[[str], Mapping[s
         method: The block; an empty one is the default method.
         published: Per profile the arguments of its method that were published for the benchmark at hand.
     """
+    from rfclip.io.paths import without_paths  # which imports torch, and this module must not
+
     method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
     kind = str(method["type"])
     found = {stem: block for stem, block in _blocks().items() if block["type"] == kind} or {kind: {"type": kind}}
