@@ -25,16 +25,7 @@ from rfclip.checks import (
     setting,
 )
 from rfclip.clip.towers import add_mlp, blocks, qkv
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    Recorder,
-    Show,
-    attention_branch,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, attention_branch, class_embedding, dense_output
 from rfclip.methods.label_propagation import lab, patch_graph, pixel_graph, propagate
 from rfclip.methods.needs import PICTURE, TEXT, WINDOWS, Given
 from rfclip.methods.vision import SightedMethod, normalised, on_grid, vfm_setting
@@ -136,7 +127,7 @@ class LPOSS(Checked, SightedMethod):
         """What CLIP's last block reads of windows (b, 3, h, w), (b, 1+N, d), its grid, and the windows on 0..1."""
         rgb = self.sight.rgb(windows)
         own = normalised(rgb, self.sight.mean, self.sight.std)
-        return *ordinary_blocks(vit, own, show, by_size=True), rgb
+        return *self.stream(vit, own, show, by_size=True), rgb
 
     @torch.no_grad()
     def _features(

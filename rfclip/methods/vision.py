@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.precision import at_least_fp32
-from rfclip.methods.base import OrdinaryImage
+from rfclip.methods.stream import OnStream
 from rfclip.vision.files import resolved_name
 from rfclip.vision.model import VisionModel, check_vfm, load_vision
 
@@ -64,7 +64,7 @@ class Sight:
         return F.normalize(tokens.to(at_least_fp32(tokens)), dim=-1), grid
 
 
-class SightedMethod(OrdinaryImage):
+class SightedMethod(OnStream):
     """A method with a vision model: its setting `vfm` says which, `with_sight` gives it the model.
 
     Attributes:
