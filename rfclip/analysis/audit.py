@@ -118,13 +118,6 @@ def without_each(vocabulary: Vocabulary) -> Iterator[tuple[int, Vocabulary]]:
             query += 1
 
 
-def plain_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
-    """The data set's own class names, read as plain words, and no aliases."""
-    words = [" ".join(name.replace("_", " ").split()) for name in vocabulary.classes]
-    names = load_vocabulary(words).names
-    return Vocabulary(names, vocabulary.classes, vocabulary.colours, vocabulary.background)
-
-
 def write_table(found: Audit, path: Path) -> None:
     """One CSV: a line for the total and for each class with its scores, then a line for each name."""
     total = {name: found.total(name) for name in found.iou}
