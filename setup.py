@@ -61,6 +61,7 @@ setup(
         "dev": [
             *DEMO,  # the browser test clicks through it
             "pytest>=8.0",
+            "pytest-xdist>=3.5",  # the tests on two cores
             "hypothesis>=6.100",
             "ruff>=0.5",
             "mypy>=1.10",

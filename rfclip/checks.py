@@ -31,14 +31,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def shown(value: object) -> str:
-    r"""``value`` for an error message: escaped, on one line, and not longer than 80 characters.
+    r"""``value`` for an error message: escaped, on one line, and not longer than 80 characters, both ends kept.
 
     Example:
         >>> shown("two\nlines")
         "'two\\nlines'"
     """
     text = " ".join(ascii(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"  # a path's end is its name
 
 
 def near(name: object, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ Fixtures named `make_*` and `plant` are functions: call them with your own sizes
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported, here and in the programs that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS

@@ -17,7 +17,7 @@ from rfclip.clip import towers as V
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.text import load_vocabulary
 from rfclip.cost.weights import Tower, build_tower, smooth_images
-from rfclip.methods import RefocusCLIP, RefocusCLIPRelease
+from rfclip.methods import Method, RefocusCLIP, RefocusCLIPRelease
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
 from rfclip.pipeline.steps import Queries, Settings, Windows
@@ -122,12 +122,16 @@ class Bench:
         )
 
     def engine(self, profile: str, settings: Settings, precision: str = "fp32") -> DenseEngine:
+        """Return an engine round the tower with a profile's method; see :meth:`engine_of`."""
+        return self.engine_of(self.method(profile), settings, precision)
+
+    def engine_of(self, method: Method, settings: Settings, precision: str = "fp32") -> DenseEngine:
         """Return an engine round the tower; a text tower it has none, and its queries are random."""
         model = nn.Module()
         model.visual = self.tower.vit
         grey = (127.5,) * 3
         clip = LoadedCLIP(model, SimpleTokenizer(), grey, grey, self.scale.name, None, "", "QuickGELU")
-        return DenseEngine(clip, self.method(profile), settings, precision=precision)
+        return DenseEngine(clip, method, settings, precision=precision)
 
     def queries(self, benchmark: str, settings: Settings) -> Queries:
         """Return random text embeddings for a benchmark's names: no text tower has to run."""

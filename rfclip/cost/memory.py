@@ -126,6 +126,24 @@ def peak_of(task: Callable[[], object]) -> tuple[int, int]:
         ) from error
 
 
+def device_peak_of(task: Callable[[], object], device: torch.device) -> int | None:
+    """Return the peak memory of a task above what is taken before it, in bytes; None where the system tells none.
+
+    On a GPU it is what torch's tensors take there; on a CPU, the process's resident memory.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        task()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        return peak_of(task)[0] if device.type == "cpu" else None
+    except NotMeasurableError:
+        return None
+
+
 def _in_fresh_process(order: Mapping[str, Any]) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-m", "rfclip.cost.memory", json.dumps(order)],

@@ -221,7 +221,7 @@ def test_any_methods_beside_plain(
     line = [
         "cost",
         "--quick",
-        "--methods=mean_kk,paper,NACLIP",
+        "--methods=mean_kk,paper,NACLIP,ResCLIP",
         "--size=224x336",
         "--repeats=2",
         threads,
@@ -229,12 +229,14 @@ def test_any_methods_beside_plain(
     ]
     assert main(line) == 0
     shown = capsys.readouterr().out
-    assert all(f"| {name} | 64x96 |" in shown for name in ("plain", "mean_kk", "paper", "NACLIP"))
+    assert all(f"| {name} | 64x96 |" in shown for name in ("plain", "mean_kk", "paper", "NACLIP", "ResCLIP"))
     rows = json.loads((tmp_path / "m.json").read_text())["methods"]
-    assert [entry["method"] for entry in rows] == ["plain", "mean_kk", "paper", "NACLIP"]
+    assert [entry["method"] for entry in rows] == ["plain", "mean_kk", "paper", "NACLIP", "ResCLIP"]
     assert rows[0]["ratio"] == {"median": 1, "least": 1, "greatest": 1}
     assert rows[2]["flops"] > rows[1]["flops"] > 0
     assert len(rows[1]["samples"]) == 2
+    assert not rows[0]["parts"] and "window_labels" in rows[4]["parts"]
+    assert "ProxyCLIP (+DINO) [published] | VOC21 | 34.1 | 235.4 | 6.1" in shown
     for wrong, says in (
         (["--methods=fastest"], "no profile 'fastest'"),
         (["--methods=paper", "--rows=speed"], "leave --rows"),
