@@ -20,7 +20,7 @@ from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.labels import resize
 from rfclip.runs.areas import count_areas
 from rfclip.runs.metric import score
-from rfclip.words.vocabulary import Vocabulary, load_vocabulary
+from rfclip.words.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from rfclip.explain import style
 from rfclip.explain.style import Array
@@ -111,6 +112,41 @@ def curve(
     axis.set_ylabel(axis_label, fontsize=9)
     axis.grid(alpha=0.3)
     style.open_frame(axis)
+    return made
+
+
+def mean_against_cost(
+    names: Sequence[str], costs: Array, values: Array, settings: Sequence[str], title: str, note: str = ""
+) -> Figure:
+    """What methods score over what they cost, a labelled point each; a colour and a marker per setting.
+
+    Args:
+        names: of the R rows.
+        costs: (R,) time as a multiple of the plain tower's, above 0.
+        values: (R,) mean mIoU in percent.
+        settings: of the rows, in words.
+        title: of the figure.
+        note: a sentence below.
+    """
+    kinds = list(dict.fromkeys(settings))
+    made = style.figure(10, 5.6 + 0.2 * len(kinds), title)
+    axis = made.subplots()
+    for number, kind in enumerate(kinds):
+        rows = [row for row, setting in enumerate(settings) if setting == kind]
+        colour, marker = style.SERIES[number % len(style.SERIES)], "osv^Dx"[number // len(style.SERIES) % 6]
+        axis.scatter(costs[rows], values[rows], s=28, color=colour, marker=marker, label=kind, zorder=3)
+    axis.axvline(1, color=style.GREY, ls="--", lw=1)
+    if costs.max() > 4 * costs.min():
+        axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.margins(0.12)
+    axis.set_xlabel("time of dense encoding, times plain CLIP (dashed: 1)", fontsize=9)
+    axis.set_ylabel("mean mIoU, %", fontsize=9)
+    axis.grid(alpha=0.3)
+    made.legend(fontsize=style.SMALL, loc="outside lower left", title=note or None, title_fontsize=8, alignment="left")
+    style.open_frame(axis)
+    style.label_points(axis, costs, values, [style.shorten(name, 1.6) for name in names])
     return made
 
 

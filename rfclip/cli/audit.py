@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def vocabularies(args: argparse.Namespace) -> dict[str, Vocabulary]:
     """The vocabularies to compare, the published one first."""
-    from rfclip.analysis.audit import plain_vocabulary
+    from rfclip.words.lists import plain_vocabulary
     from rfclip.words.vocabulary import Vocabulary, load_vocabulary
 
     shipped = load_vocabulary(args.benchmark)

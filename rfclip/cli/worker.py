@@ -1,8 +1,8 @@
 """A process that runs the cells of a table one after the other: libraries are imported once for all of them.
 
-`python -m rfclip.cli.worker [MODULE...]` imports the modules, then reads a cell per line of its standard input and answers
-each with a line, both JSON. What the runs say goes to standard error. It ends at once when its input ends, so that it
-does not outlive whoever started it.
+`python -m rfclip.cli.worker [MODULE...]` imports the modules, then reads a cell per line of its standard input and
+answers each with a line, both JSON. What the runs say goes to standard error. It ends at once when its input ends, so
+that it does not outlive whoever started it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rfclip.benchmarks.options import Options
@@ -75,12 +75,12 @@ def answer(line: str, imports: Sequence[str]) -> dict[str, Any]:
         return {"error": sentence}
 
 
-def _lines() -> Iterator[str]:
-    """The lines of standard input; at its end the process ends, whatever it is doing."""
+def _lines(source: TextIO) -> Iterator[str]:
+    """Its lines; at its end the process ends, whatever it is doing."""
     queue: SimpleQueue[str] = SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in source:
             queue.put(line)
         os._exit(0)
 
@@ -94,13 +94,15 @@ def main(imports: Sequence[str]) -> None:
     import rfclip
     from rfclip.cli.errors import import_users
 
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    source, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # loader processes close standard input, and would wait for whoever reads it
     os.dup2(2, 1)
     rfclip.register()
     for module in imports:
         import_users(module)
     gc.freeze()  # mmengine's data sets collect garbage; the libraries are none
-    for line in _lines():
+    for line in _lines(source):
         print(json.dumps(answer(line, imports)), file=answers, flush=True)
 
 

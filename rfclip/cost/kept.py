@@ -42,8 +42,8 @@ def describe(scale: Scale, device: str, size: Size = SIZE, repeats: int = REPEAT
     where = ", ".join(machine["gpus"]) if device != "cpu" and machine["gpus"] else f"{torch.get_num_threads()} threads"
     return (
         f"on one {size[0]}x{size[1]} image with the tower of {scale.name} (random weights), {device}, {where} of "
-        f"{machine['cores']} cores ({machine['architecture']}), median of {repeats} rounds in turns with plain; without "
-        "windows, prior and refiner"
+        f"{machine['cores']} cores ({machine['architecture']}), median of {repeats} rounds in turns with plain; "
+        "without windows, prior and refiner"
     )
 
 
@@ -53,7 +53,8 @@ def measure_kept(
     """Measure each method, unless the file has it of this code and this bench; the file is written after each.
 
     Yields:
-        A method and what it costs: `ratio`, `least`, `greatest` as multiples of plain, `seconds`, `flops`, `parameters`;
+        A method and what it costs: `ratio`, `least`, `greatest` as multiples of plain, `seconds`, `flops`,
+        `parameters`, `memory`;
         or `why` there is nothing.
     """
     kept = _read(file)
@@ -75,8 +76,9 @@ def _measure(name: str, bench: Bench, size: Size, repeats: int) -> dict[str, Any
             return {"why": "not enough memory"}
         return {"why": " ".join(str(error).split()) or type(error).__name__}
     ratio = cost.ratio
-    found = {key: value for key, value in asdict(cost).items() if key in ("flops", "parameters", "samples")}
-    return {"ratio": ratio.median, "least": ratio.least, "greatest": ratio.greatest, "seconds": cost.seconds.median, **found}
+    found = {key: value for key, value in asdict(cost).items() if key in ("flops", "parameters", "memory", "samples")}
+    found |= {"ratio": ratio.median, "least": ratio.least, "greatest": ratio.greatest, "seconds": cost.seconds.median}
+    return found
 
 
 def _key(name: str, scale: Scale, device: str, size: Size, repeats: int) -> str:

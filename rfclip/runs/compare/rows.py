@@ -1,4 +1,4 @@
-"""What the rows of the fair table are: a method, and the prior, refiner and names that it gets; and how they are run."""
+"""The rows of the fair table: a method, and the prior, refiner and names that it gets; and how each is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fair table: a row per method and setting, a cell per benchmark, means, ranks, differences, and what is not fair."""
+"""The fair table: a row per method and setting, a cell per benchmark; means, ranks, differences, what is not fair."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Table:
     """
 
     rows: Sequence[Row]
-    benchmarks: Sequence[str]
+    benchmarks: list[str]
     reference: str
     protocol: str = SHARED
     cells: dict[tuple[Row, str], Cell] = field(default_factory=dict)

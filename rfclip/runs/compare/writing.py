@@ -15,11 +15,13 @@ from rfclip.runs.reference import HEADING, published
 
 Content = Sequence[Mapping[str, Any]]
 MEAN = "mean"
+SETTING = ("method", "prior", "refiner", "names")
+_COST = {"": "ratio", "_least": "least", "_greatest": "greatest"}
 PARTS = ("miou", "low", "high", "better", "worse", "images")  # of a difference
 CSV_HEADS = (
-    "row", "method", "prior", "refiner", "names", "benchmark", "images", "mIoU", "rank", "mean_rank",
+    "row", *SETTING, "benchmark", "images", "mIoU", "rank", "mean_rank",
     *(f"difference_{part}" for part in PARTS), *(f"worth_{part}" for part in PARTS),
-    "times_plain", "times_plain_least", "times_plain_greatest", "why", "notes",
+    *(f"times_plain{end}" for end in _COST), "why", "notes",
 )  # fmt: skip
 
 
@@ -60,13 +62,13 @@ def footnotes(about: About) -> list[str]:
         f"Measured with {about.clip} on {about.data}; protocol {about.protocol}: "
         f"{own if about.protocol == 'published' else shared}. Prior, refiner and names as the row says; 'published' is "
         "what config and protocol have.",
-        "mean: of the mIoU over the benchmarks; '-' where one is missing. rank: by the mean, among the rows of the same "
-        "prior, refiner and names (1 is the best; equal ones share it); in brackets the mean of the ranks on each "
-        "benchmark.",
+        "mean: of the mIoU over the benchmarks; '-' where one is missing. rank: by the mean, among the rows of the "
+        "same prior, refiner and names (1 is the best; equal ones share it); in brackets the mean of the ranks on the "
+        "benchmarks.",
         f"difference: mIoU minus that of {about.reference} in the same setting, in points, and its interval of 95 %: "
-        f"{about.resamples} paired draws of the images of each benchmark with replacement, over all benchmarks the mean "
-        f"of the differences (no interval below {FEWEST} images). better / worse: images with a higher / lower mean "
-        "IoU over the classes labelled in them. An interval holds for these images and says nothing of other data.",
+        f"{about.resamples} paired draws of the images of each benchmark with replacement, over all benchmarks the "
+        f"mean of the differences (no interval below {FEWEST} images). better / worse: images with a higher / lower "
+        "mean IoU over the classes labelled in them. An interval holds for these images and says nothing of other data.",
         f"x plain: time of dense encoding, as a multiple of the CLIP without a method, {about.cost}."
         if about.cost
         else "",
@@ -119,15 +121,17 @@ def as_csv(content: Content) -> str:
     """A line per row and benchmark, and one for its mean; each number of a difference has a column of its own."""
     lines = []
     for row in content:
+        setting = {key: row[key] for key in ("row", *SETTING)}
         for name, cell in row["cells"].items():
-            lines.append([*_setting(row), name, cell["images"], cell["mIoU"], cell["rank"], None]
-                         + [*_parts(cell["difference"]), *_parts(None), None, None, None, cell["why"]]
-                         + ["; ".join(cell["not_comparable"] or cell["differs_in"])])  # fmt: skip
+            notes = "; ".join(cell["not_comparable"] or cell["differs_in"])
+            known = {key: cell[key] for key in ("images", "mIoU", "rank", "why")}
+            lines.append({**setting, "benchmark": name, **known, **_parts("difference", cell), "notes": notes})
         cost = row["cost"] or {}
-        costs = [cost.get(key) for key in ("ratio", "least", "greatest")]
-        lines.append([*_setting(row), MEAN, None, row["mean"], row["rank"], row["mean_rank"]]
-                     + [*_parts(row["difference"]), *_parts(row["worth"]), *costs, cost.get("why"), "; ".join(row["notes"])])  # fmt: skip
-    return tables.comma_separated(CSV_HEADS, lines)
+        mean = {"benchmark": MEAN, "mIoU": row["mean"], "rank": row["rank"], "mean_rank": row["mean_rank"]}
+        costs = {f"times_plain{end}": cost.get(key) for end, key in _COST.items()} | {"why": cost.get("why")}
+        differences = {**_parts("difference", row), **_parts("worth", row)}
+        lines.append({**setting, **mean, **differences, **costs, "notes": "; ".join(row["notes"])})
+    return tables.comma_separated(CSV_HEADS, ([line.get(head) for head in CSV_HEADS] for line in lines))
 
 
 def as_json(content: Content, about: About) -> str:
@@ -166,7 +170,7 @@ def _heads(content: Content) -> list[str]:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     rank = "-" if row["rank"] is None else f"{row['rank']:g} ({row['mean_rank']:.1f})"
     return [
-        *_setting(row)[1:],
+        *(row[key] for key in SETTING),
         *(_score(cell) for cell in row["cells"].values()),
         tables.number(row["mean"], 2, "-"),
         rank,
@@ -174,10 +178,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _images(row["difference"]),
         tables.number((row["cost"] or {}).get("ratio"), 2, "-"),
     ]
-
-
-def _setting(row: Mapping[str, Any]) -> list[str]:
-    return [row[key] for key in ("row", "method", "prior", "refiner", "names")]
 
 
 def _score(cell: Mapping[str, Any]) -> str:
@@ -199,8 +199,9 @@ def _images(found: Mapping[str, Any] | None) -> str:
     return f"{found['better']} / {found['worse']}" if found else "-"
 
 
-def _parts(found: Mapping[str, Any] | None) -> list[Any]:
-    return [(found or {}).get(part) for part in PARTS]
+def _parts(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """'difference' or 'worth' of a row or cell, in columns."""
+    return {f"{kind}_{part}": (row[kind] or {}).get(part) for part in PARTS}
 
 
 def _notes(content: Content) -> list[str]:
