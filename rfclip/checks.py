@@ -144,6 +144,11 @@ def check_switch(name: str, value: object) -> bool:
     return bool(value)
 
 
+def check_unless_none(name: str, value: object, check: Callable[..., T], *arguments: Any) -> T | None:
+    """Return None as it is, and anything else as another check, which gets `arguments`, returns it."""
+    return None if value is None else check(name, value, *arguments)
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """Return one of some words; raise ValueError otherwise.
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"checks", "registry", "data", "version"},
     {"io", "words", "clip"},
+    {"vision"},
     {"refocus", "normalized_cut"},
     {"refiners"},
     {"methods"},

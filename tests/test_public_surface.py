@@ -63,8 +63,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 BLOCKS: dict[type, dict[str, Any]] = {
-    Windows: dict(mode="whole", crop_size=224, stride=112, window_batch=8),
-    Prior: dict(image_weight=NEEDED, mean_vector_weight=NEEDED, cluster_threshold=NEEDED, scope="image"),
+    Windows: dict(mode="whole", crop_size=224, stride=112, window_batch=8, pad_multiple=None),
+    Prior: dict(
+        image_weight=NEEDED, mean_vector_weight=NEEDED, cluster_threshold=NEEDED, scope="image", linkage="complete"
+    ),
     PAMR: dict(num_iter=10, dilations=(8, 16)),
 }
 

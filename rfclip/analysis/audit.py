@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rfclip.io.atomic import write_whole
 from rfclip.io.tables import comma_separated, number
-from rfclip.methods.base import DenseOutput, needs_text
+from rfclip.methods.needs import TEXT
+from rfclip.methods.replay import Replay
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.labels import resize
@@ -155,39 +156,16 @@ class _Tally:
     @torch.no_grad()
     def add(self, picture: Labelled) -> None:
         """Label a picture in every trial."""
-        replay = Replay(self.engine.encode)
+        replay = Replay(self.engine.method)
         size = (picture.truth.shape[0], picture.truth.shape[1])
+        engine = self.engine if TEXT in replay.needs else dataclasses.replace(self.engine, method=replay)
         for trial, (name, queries) in enumerate(self.trials.items()):
-            again = partial(self.engine.encode, queries=queries) if needs_text(self.engine.method) else replay.again()
-            maps = pipeline.cosine_maps(again, picture.inputs, queries, self.engine.settings, self.engine.patch)[0]
+            replay.again()
+            maps = engine.cosine_maps(picture.inputs, queries, on_grid=True)[0]
             labels = self.engine.label_image(maps, picture.inputs[0], size, queries).labels.cpu()
             self.areas[name] += count_areas(picture.name, labels, picture.truth, self.num_classes).classes
             if trial == 0:
                 self.won += winners(maps, picture.truth, self.num_classes)
-
-
-class Replay:
-    """Encodes each piece once, and gives it again in the same order.
-
-    Args:
-        encode: (B, 3, H, W) -> DenseOutput.
-    """
-
-    def __init__(self, encode: pipeline.Encoder) -> None:
-        self._encode = encode
-        self._kept: list[DenseOutput] = []
-
-    def again(self) -> pipeline.Encoder:
-        """An encoder that starts over."""
-        place = iter(range(1 << 30))
-
-        def encode(images: Tensor) -> DenseOutput:
-            number = next(place)
-            if number == len(self._kept):
-                self._kept.append(self._encode(images))
-            return self._kept[number]
-
-        return encode
 
 
 def winners(maps: Tensor, truth: Tensor, num_classes: int) -> NDArray[np.int64]:

@@ -146,7 +146,7 @@ def mean_against_cost(
     axis.grid(alpha=0.3)
     made.legend(fontsize=style.SMALL, loc="outside lower left", title=note or None, title_fontsize=8, alignment="left")
     style.open_frame(axis)
-    style.label_points(axis, costs, values, [style.shorten(name, 1.6) for name in names])
+    style.label_points(made, axis, costs, values, [style.shorten(name, 1.6) for name in names])
     return made
 
 

@@ -87,7 +87,7 @@ def build_config(options: Options) -> Config:
     warn_of_near_keys(cfg)
     _take_method(cfg, options)
     if options.pamr:
-        cfg.model.refiner = Config.fromfile(config_root() / "_base_/refiners/pamr.py").model.refiner
+        cfg.model.refiner = pamr_block()
     if options.model is not None:
         cfg.model.clip.model = options.model
         if brings_weights(options.model):
@@ -110,6 +110,11 @@ def build_config(options: Options) -> Config:
     _check_evaluator(cfg)
     _check_labels(cfg, options)
     return cfg
+
+
+def pamr_block() -> dict[str, Any]:
+    """The refiner's block that --pamr takes in place of the config's."""
+    return Config.fromfile(config_root() / "_base_/refiners/pamr.py").model.refiner
 
 
 def _take_method(cfg: Config, options: Options) -> None:

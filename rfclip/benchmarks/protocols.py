@@ -20,8 +20,8 @@ from rfclip.benchmarks.test_set import set_short_side
 from rfclip.data import DATA
 
 PUBLISHED, SHARED = PROTOCOLS = ("published", "shared")
-# Entries of the model that take a value as it is, and are left out where it is None
-_PLAIN = ("logit_scale", "prob_thd", "area_thd", "patch_fit", "templates", "refiner", "vocabulary")
+# Entries of the model that take a value as it is
+_PLAIN = ("logit_scale", "prob_thd", "area_thd", "alias_aggregation", "patch_fit", "templates", "refiner", "vocabulary")
 
 
 def published_benchmarks(profile: str) -> tuple[str, ...]:
@@ -102,8 +102,7 @@ def apply_published(cfg: Config, profile: str, benchmark: str, clip: bool = True
     if clip:
         model.clip.update(settings.get("clip", {}))
     for key in _PLAIN:
-        model.pop(key, None)
-        if settings.get(key) is not None:
+        if settings[key] is not None or key in model:
             model[key] = settings[key]
     prior = settings["prior"]
     model.prior = None if prior is None else {**config(benchmark)["prior"], **prior}

@@ -95,7 +95,7 @@ def main(imports: Sequence[str]) -> None:
     from rfclip.cli.errors import import_users
 
     source, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    with open(os.devnull) as nothing:
+    with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)  # loader processes close standard input, and would wait for whoever reads it
     os.dup2(2, 1)
     rfclip.register()

@@ -21,6 +21,7 @@ _USUAL_NAMES = [  # of weights in such a folder, the likeliest first
     *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 ]
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+CURE = "give the path of a local weights file as clip.pretrained, or take clip.model='tiny', which brings its own"
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, http.client.HTTPException)
 
 
@@ -39,14 +40,22 @@ def download_tag(tag: Mapping[str, Any], what: str) -> Path:
     return _fetch(repository, names, lambda: registry.download_pretrained(tag), what)
 
 
-def download_from_hub(repository: str, file: str | None, what: str) -> Path:
+def download_from_hub(repository: str, file: str | None, what: str, cure: str = CURE) -> Path:
     """Return a file ('owner/repository' and its name), or the weights (None), of a repository on the hub.
+
+    Args:
+        repository: 'owner/repository'.
+        file: its name there, or None.
+        what: for messages.
+        cure: what to do without a network, for messages.
 
     Raises:
         WeightsNotFoundError: it is not here and cannot be downloaded.
     """
     names = (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-    return _fetch(repository, names, lambda: registry.download_pretrained_from_hf(repository, filename=file), what)
+    return _fetch(
+        repository, names, lambda: registry.download_pretrained_from_hf(repository, filename=file), what, cure
+    )
 
 
 def weights_in(folder: Path) -> Path:
@@ -65,7 +74,7 @@ def weights_in(folder: Path) -> Path:
     raise WeightsNotFoundError(f"the folder {folder} holds {names}: give the path of one as clip.pretrained")
 
 
-def _fetch(repository: str, names: tuple[str, ...], download: Callable[[], str], what: str) -> Path:
+def _fetch(repository: str, names: tuple[str, ...], download: Callable[[], str], what: str, cure: str = CURE) -> Path:
     try:
         for name in names:
             cached = try_to_load_from_cache(repository, name) if repository else None
@@ -75,8 +84,7 @@ def _fetch(repository: str, names: tuple[str, ...], download: Callable[[], str],
         return Path(download())
     except _DOWNLOAD_ERRORS as error:
         raise WeightsNotFoundError(
-            f"the {what} cannot be downloaded ({type(error).__name__}: {error}): without a network, give the "
-            "path of a local weights file as clip.pretrained, or take clip.model='tiny', which brings its own"
+            f"the {what} cannot be downloaded ({type(error).__name__}: {error}): without a network, {cure}"
         ) from error
 
 

@@ -73,6 +73,11 @@ class LoadedCLIP:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (images.permute(0, 3, 1, 2).float() - mean) / std
 
+    def displayable(self, images: Tensor) -> Tensor:
+        """Turn normalised images (..., 3, H, W) back into RGB in 0..1; nothing is rounded or clipped."""
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images * std + mean) / 255
+
 
 @dataclass(frozen=True)
 class _Source:

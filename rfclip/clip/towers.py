@@ -130,7 +130,7 @@ def native_grid(vit: VisionTransformer) -> tuple[int, int]:
     return height, width_
 
 
-def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def embed(vit: VisionTransformer, images: Tensor, by_size: bool = False) -> tuple[Tensor, tuple[int, int]]:
     """Turn images into the tokens that the first block reads (docs/METHOD.md sections 4.6 and 4.7).
 
     Trailing rows and columns that do not fill a patch are not seen; a side shorter than a patch is padded to
@@ -139,6 +139,7 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     Args:
         vit: the tower.
         images: (B, 3, height, width), floating point, normalised, any size from 1 x 1 on.
+        by_size: how the positional table is resized, see :func:`positional_table`.
 
     Returns:
         The tokens (B, 1 + h*w, d) after ln_pre, and the grid (h, w).
@@ -146,7 +147,7 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     Raises:
         ValueError: the images have another layout, an integer type, or no pixel.
     """
-    _check_images(images)
+    check_images(images)
     side = patch_size(vit)
     height, width_ = images.shape[-2:]
     pad = (0, max(side - width_, 0), 0, max(side - height, 0))
@@ -156,18 +157,19 @@ def embed(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, in
     grid = (patches.shape[-2], patches.shape[-1])
     tokens = patches.flatten(2).transpose(1, 2).to(vit.class_embedding.dtype)  # (B, N, d)
     class_token = vit.class_embedding.expand(len(images), 1, -1)  # (B, 1, d)
-    tokens = torch.cat([class_token, tokens], dim=1) + positional_table(vit, grid)
+    tokens = torch.cat([class_token, tokens], dim=1) + positional_table(vit, grid, by_size)
     return vit.ln_pre(tokens), grid
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless images are (B, 3, height, width), of a floating-point type, and not empty."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f"images must be (B, 3, height, width), not empty, got shape {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"images must be normalised floating-point values, got {images.dtype}")
 
 
-def positional_table(vit: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+def positional_table(vit: VisionTransformer, grid: tuple[int, int], by_size: bool = False) -> Tensor:
     """Return the positional embeddings for a grid, class token first (docs/METHOD.md section 4.6).
 
     On another grid than the native one the table is resampled bicubically, with the scale factors
@@ -178,19 +180,26 @@ def positional_table(vit: VisionTransformer, grid: tuple[int, int]) -> Tensor:
     Args:
         vit: the tower.
         grid: (h, w), both at least 1.
+        by_size: by the output size instead, without the 0.1, as LPOSS does.
 
     Returns:
         (1 + h*w, d).
     """
-    table = vit.positional_embedding  # (1 + h0*w0, d)
-    native = native_grid(vit)
+    return resized_table(vit.positional_embedding, native_grid(vit), grid, by_size)
+
+
+def resized_table(table: Tensor, native: tuple[int, int], grid: tuple[int, int], by_size: bool = False) -> Tensor:
+    """Return a table (1 + h0*w0, d) of positional embeddings for a grid (h, w), by `positional_table`'s rule."""
     if grid == native:
         return table
     patches = table[1:].T.reshape(1, -1, *native)  # (1, d, h0, w0)
-    scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
-    patches = F.interpolate(
-        patches, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False
-    )
+    if by_size:
+        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+    else:
+        scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
+        patches = F.interpolate(
+            patches, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False
+        )
     return torch.cat([table[:1], patches.flatten(2)[0].T])
 
 

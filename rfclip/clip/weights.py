@@ -7,7 +7,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +68,7 @@ class WeightFile:
     has_sizes: bool
 
 
-def read_weights(path: Path) -> WeightFile:
+def read_weights(path: Path, nested: Sequence[str] = ()) -> WeightFile:
     """Read a weight file of any accepted layout, decided by its content and not by its name.
 
     No code in the file is compiled or run, and no tensor reaches beyond its data: of TorchScript archives the state
@@ -77,10 +77,15 @@ def read_weights(path: Path) -> WeightFile:
     be nested under 'state_dict'; a prefix that all its names share, such as 'module.' or 'model._orig_mod.', is
     taken off.
 
+    Args:
+        path: the file.
+        nested: names under one of which the state dict may be nested too.
+
     Raises:
         WeightsNotFoundError: there is no such file.
         WeightsError: the file is truncated, damaged, not regular or of another kind, would run code on loading,
-            or holds a tensor that is sparse, nested, quantized or without values.
+            holds a state dict under several of the names `nested`, or holds a tensor that is sparse, nested,
+            quantized or without values.
     """
     if not path.exists():
         raise WeightsNotFoundError(f"weights file {path} does not exist: give the path of {_OWN_FILE}")
@@ -90,10 +95,10 @@ def read_weights(path: Path) -> WeightFile:
     if head.startswith(b"PK\x03\x04"):
         scripted = _read(path, read_archive)
         if scripted is not None:
-            return _weight_file(path, scripted, True)
+            return _weight_file(path, scripted, True, nested)
     pickled = head.startswith((b"PK", b"\x80")) and not _is_safetensors(head, path.stat().st_size)
     read: Callable[[Path], object] = _read_pickle if pickled else load_file
-    return _weight_file(path, _read(path, read), False)
+    return _weight_file(path, _read(path, read), False, nested)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -135,9 +140,8 @@ def _read_pickle(path: Path) -> object:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+def _weight_file(path: Path, content: object, torchscript: bool, nested: Sequence[str]) -> WeightFile:
+    content = _inner(path, content, nested)
     if isinstance(content, Mapping) and not content:
         raise WeightsError(f"weights file {path} holds no state dict, nor any tensor: save the model's state_dict()")
     if not isinstance(content, Mapping):
@@ -160,6 +164,21 @@ def _weight_file(path: Path, content: object, torchscript: bool) -> WeightFile:
             "model's state_dict(), alone or under the key 'state_dict'"
         )
     return WeightFile(path, weights, torchscript, len(sizes) == len(SIZE_ENTRIES))
+
+
+def _inner(path: Path, content: object, nested: Sequence[str]) -> object:
+    """Return the state dict that a checkpoint holds under 'state_dict' or one of the names `nested`, or the content."""
+    if not isinstance(content, Mapping):
+        return content
+    if isinstance(content.get("state_dict"), Mapping):
+        return content["state_dict"]
+    held = [name for name in nested if isinstance(content.get(name), Mapping)]
+    if len(held) > 1:
+        raise WeightsError(
+            f"weights file {path} holds several models ({', '.join(held)}): save the state_dict() of the one that is "
+            "meant"
+        )
+    return content[held[0]] if held else content
 
 
 def _without_prefix(entries: dict[str, Any]) -> dict[str, Any]:

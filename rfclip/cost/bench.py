@@ -147,7 +147,8 @@ class Bench:
         images, size = self.images(1, case.seen), self.scale.size(case.labelled)
 
         def task() -> Tensor:
-            return engine.label_image(engine.cosine_maps(images, queries)[0], images[0], size, queries).labels
+            maps = engine.cosine_maps(images, queries, on_grid=True)
+            return engine.label_image(maps[0], images[0], size, queries).labels
 
         return task
 

@@ -23,8 +23,11 @@ from rfclip.explain.recorder import Recorder
 from rfclip.io.images import ImageSource, cut_clause, path_of, read_with_notes, resize_short_side
 from rfclip.methods.base import DenseOutput
 from rfclip.methods.distraction import resolve_distraction_dims
+from rfclip.methods.replay import Replay
 from rfclip.pipeline.engine import DenseEngine
-from rfclip.pipeline.steps import Queries, Windows, cosine_maps
+from rfclip.pipeline.fitting import Fit
+from rfclip.pipeline.labels import resize
+from rfclip.pipeline.steps import Queries, Windows
 from rfclip.refocus import distraction_scores
 from rfclip.segment.api import Names, OpenVocabSegmenter
 from rfclip.words.vocabulary import Vocabulary
@@ -55,7 +58,7 @@ class Explanation:
             the end of the last block.
         distractors: (L, N) the distractors as the layer begins.
         defocus: (L, N) the defocused patches, or None where the method has none.
-        similarity: (C, h, w) cosine of each patch with the best name of each class.
+        similarity: (C, h, w) cosine of each patch with the best name of each class, or the method's own score.
         without: (H, W) labels of the baseline.
         labels: (H, W) labels of the method.
         names: C class names.
@@ -130,17 +133,17 @@ def examine(
     engine = dataclasses.replace(segmenter.engine, settings=settings)
     reference = engine.with_method(baseline or {"type": "MeanKK"})
     queries, recorder = engine.queries(vocabulary, classes), _recorder(segmenter, shown)
-
-    outputs = [reference.encode(view.fitted, None, queries), engine.encode(view.fitted, recorder, queries)]
     size = (picture.shape[0], picture.shape[1])
-    without, labels = (_labels(dense, view, size, queries, engine) for dense in outputs)
+    whole_grid = view.whole_grid(engine.patch)
+    without, _ = _run(reference, view, size, queries, None)
+    labels, dense = _run(engine, view, size, queries, recorder)
     return Explanation(
         image=picture,
         seen=view.seen,
         grid=view.grid,
         layers=shown,
-        **_arrays(recorder, shown, V.num_layers(vit), view.filled(outputs[1].grid)),
-        similarity=_class_similarity(outputs[1], queries)[:, : view.grid[0], : view.grid[1]],
+        **_arrays(recorder, shown, V.num_layers(vit), view.filled(engine.patch), dense.grid, whole_grid),
+        similarity=_class_similarity(dense, queries, whole_grid)[:, : view.grid[0], : view.grid[1]],
         without=without,
         labels=labels,
         names=vocabulary.classes,
@@ -173,8 +176,13 @@ class View:
     padding: str
     cut: str | None
 
-    def filled(self, grid: tuple[int, int]) -> Tensor:
-        """Which patches of the network's grid (h', w') are shown: (h'*w',) bool."""
+    def whole_grid(self, patch: int) -> tuple[int, int]:
+        """The image tower's grid (h', w'), padded patches included."""
+        return self.fitted.shape[-2] // patch, self.fitted.shape[-1] // patch
+
+    def filled(self, patch: int) -> Tensor:
+        """Which patches of the image tower's grid are shown: (h'*w',) bool."""
+        grid = self.whole_grid(patch)
         rows, columns = (torch.arange(there) < shown for there, shown in zip(grid, self.grid, strict=True))
         return (rows[:, None] & columns).flatten()
 
@@ -225,9 +233,10 @@ def _view(segmenter: OpenVocabSegmenter, picture: NDArray[np.uint8]) -> View:
         LOG.info(f"Explained at a short side of {short} pixels: {patches:.0f} patches are too many.")
         resized = resize_short_side(picture, short)
     inputs = segmenter.loaded.normalised(torch.tensor(resized.copy())[None]).to(segmenter.device)
-    pads = segmenter.settings.patch_fit == "pad"
-    bottom, right = (-length % side if pads or length < side else 0 for length in resized.shape[:2])
-    fitted = F.pad(inputs, (0, right, 0, bottom), mode="replicate")
+    fitted = Fit(side, segmenter.settings.patch_fit, black=segmenter.engine.black)(inputs)
+    slim = [max(0, side - length) for length in fitted.shape[-2:]]
+    fitted = F.pad(fitted, (0, slim[1], 0, slim[0]), mode="replicate")
+    bottom, right = (there - length for there, length in zip(fitted.shape[-2:], resized.shape[:2], strict=True))
     grid = (max(1, resized.shape[0] // side), max(1, resized.shape[1] // side))
     seen = np.pad(resized, ((0, bottom), (0, right), (0, 0)), mode="edge")[: grid[0] * side, : grid[1] * side]
     return View(inputs, fitted, seen, grid, _padding(resized.shape, side, (bottom, right)), cut)
@@ -255,9 +264,19 @@ def _recorder(segmenter: OpenVocabSegmenter, shown: tuple[int, ...]) -> Recorder
     return Recorder(_NAMES, layers=[*shown, V.num_layers(vit)], heads="mean", image=0, reduce=reduce)
 
 
-def _arrays(recorder: Recorder, shown: tuple[int, ...], count: int, filled: Tensor) -> dict[str, Any]:
-    """Put what was recorded of the patches that are filled, (N,) bool, into the arrays of an Explanation."""
-    pairs = [_attention(recorder, layer, layer == count - 1) for layer in shown]
+def _arrays(
+    recorder: Recorder,
+    shown: tuple[int, ...],
+    count: int,
+    filled: Tensor,
+    own: tuple[int, int],
+    grid: tuple[int, int],
+) -> dict[str, Any]:
+    """Put what was recorded of the patches that are filled, (N,) bool, into the arrays of an Explanation.
+
+    The attention behind the dense output may stand on a grid of the method's `own`; all else does on `grid`.
+    """
+    pairs = [_attention(recorder, layer, layer == count - 1, own, grid) for layer in shown]
     before, after = (
         torch.stack([matrix[filled][:, filled].float() for matrix in matrices])
         for matrices in ([given for given, _ in pairs], [given if moved is None else moved for given, moved in pairs])
@@ -276,25 +295,49 @@ def _arrays(recorder: Recorder, shown: tuple[int, ...], count: int, filled: Tens
     }
 
 
-def _attention(recorder: Recorder, layer: int, last: bool) -> tuple[Tensor, Tensor | None]:
+def _attention(
+    recorder: Recorder, layer: int, last: bool, own: tuple[int, int], grid: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
     """Attention between patches (N, N) in a layer, and the same redistributed, if it was."""
     if last and "attn_dense" in recorder:
+        if own != grid:
+            return regridded(recorder["attn_dense"], own, grid), None
         patches = recorder["attn_qk", layer].shape[0]
         return recorder["attn_dense"][-patches:, -patches:], recorder.get("attn_dense_refocused")
     return recorder["attn_qk", layer], recorder.get("attn_refocused", layer)
 
 
-def _labels(
-    dense: DenseOutput, view: View, size: tuple[int, int], queries: Queries, engine: DenseEngine
-) -> NDArray[np.int64]:
-    """Labels (H, W) that the engine's own steps make of an output."""
-    maps = cosine_maps(lambda _: dense, view.inputs, queries, engine.settings, engine.patch)
-    return engine.label_image(maps[0], view.inputs[0], size, queries).labels.cpu().numpy()
+def regridded(attention: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Bring attention (N', N') between patches of one grid to another, (N, N): means over queries, sums over keys.
+
+    Example:
+        >>> regridded(torch.full((4, 4), 0.25), (2, 2), (1, 1))
+        tensor([[1.]])
+    """
+    keys = F.adaptive_avg_pool2d(attention.unflatten(1, own), grid).flatten(1)  # (N', N)
+    queries = F.adaptive_avg_pool2d(keys.T.unflatten(1, own), grid).flatten(1).T
+    return queries * (len(attention) / len(queries))
 
 
-def _class_similarity(dense: DenseOutput, queries: Queries) -> NDArray[np.float32]:
-    """Cosines (C, h, w) with the best name of each class."""
-    cosines = F.normalize(dense.patches[0].float(), dim=-1) @ queries.text.T  # (N, Q)
+def _run(
+    engine: DenseEngine, view: View, size: tuple[int, int], queries: Queries, recorder: Recorder | None
+) -> tuple[NDArray[np.int64], DenseOutput]:
+    """Labels (H, W) by the engine's own steps, and the output that they were made of."""
+    kept = Replay(engine.method)
+    replayed = dataclasses.replace(engine, method=kept)
+    dense = replayed.encode(view.fitted, recorder, queries)
+    kept.again()
+    maps = replayed.cosine_maps(view.inputs, queries, on_grid=True)
+    return engine.label_image(maps[0], view.inputs[0], size, queries).labels.cpu().numpy(), dense
+
+
+def _class_similarity(dense: DenseOutput, queries: Queries, grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Cosines (C, h, w) with the best name of each class, or the scores that stand in their place, on a grid."""
+    own = dense.grid if dense.scores is None else (dense.scores.shape[-2], dense.scores.shape[-1])
+    if dense.scores is None:
+        cosines = F.normalize(dense.patches[0].float(), dim=-1) @ queries.text.T  # (N, Q)
+    else:
+        cosines = dense.scores[0].flatten(1).T.float()
     index = torch.tensor(queries.query_class, device=cosines.device).expand_as(cosines)
     best = cosines.new_full((len(cosines), queries.num_classes), -2).scatter_reduce(1, index, cosines, "amax")
-    return best.T.unflatten(1, dense.grid).cpu().numpy()
+    return resize(best.T.unflatten(1, own), grid).cpu().numpy()

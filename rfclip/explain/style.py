@@ -176,16 +176,15 @@ def wrapped(text: str, room: float, size: float = 11) -> str:
     return "\n".join(shorten(line, room, size, _MOST_LETTERS) for line in lines)
 
 
-def label_points(axis: Axes, x: Array, y: Array, names: Sequence[str], size: float = 8) -> None:
+def label_points(made: Figure, axis: Axes, x: Array, y: Array, names: Sequence[str], size: float = 8) -> None:
     """Write names beside their points, each where it covers no other name or point, if there is such a place.
 
-    The axis has its final limits and scale. A name that stands farther off has a thin line to its point.
+    The axis, one of the figure's, has its final limits and scale. A name that stands farther off has a thin line to its
+    point.
     """
-    made = axis.get_figure(root=True)
     made.draw_without_rendering()  # the layout engine sets the axis to its place
-    inch = made.dpi
-    dots = axis.transData.transform(np.column_stack([x, y])) * 72 / inch  # in points, as all below
-    frame = axis.get_window_extent().extents * 72 / inch
+    dots = axis.transData.transform(np.column_stack([x, y])) * 72 / made.dpi  # in points, as all below
+    frame: Array = np.asarray(axis.get_window_extent().extents) * 72 / made.dpi
     taken = [(left - 3, low - 3, left + 3, low + 3) for left, low in dots]
     for index in sorted(range(len(names)), key=lambda one: (-dots[one][1], dots[one][0])):
         wide, tall = 72 * text_width(names[index], size), 1.2 * size
@@ -218,7 +217,7 @@ def _place(dot: Sequence[float], way: tuple[int, int], far: float, wide: float, 
     return left, low, left + wide, low + tall
 
 
-def _holds(frame: Sequence[float], box: Box) -> bool:
+def _holds(frame: Array, box: Box) -> bool:
     return frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
 
 

@@ -9,9 +9,16 @@ from rfclip.methods.sc_clip import SCCLIP  # isort: skip
 from rfclip.methods.sfp import SFP  # isort: skip
 from rfclip.methods.pearl import PEARL  # isort: skip
 from rfclip.methods.resclip import ResCLIP  # isort: skip
+from rfclip.methods.proxy_clip import ProxyCLIP  # isort: skip
+from rfclip.methods.cass import CASS  # isort: skip
+from rfclip.methods.gla_clip import GLACLIP  # isort: skip
+from rfclip.methods.lposs import LPOSS  # isort: skip
 from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
+    "CASS",
+    "GLACLIP",
+    "LPOSS",
     "METHODS",
     "NACLIP",
     "PEARL",
@@ -24,6 +31,7 @@ __all__ = [
     "MaskCLIP",
     "MeanKK",
     "Method",
+    "ProxyCLIP",
     "Recorder",
     "RefocusCLIP",
     "RefocusCLIPRelease",

@@ -91,12 +91,31 @@ class DenseOutput:
     Attributes:
         patches: (B, N, E), not normalised, raster order.
         image: (B, E), not normalised.
-        grid: (h, w), h*w = N.
+        grid: (h, w), h*w = N; a vision model's may be finer than the tower's.
+        scores: (B, Q, h', w') that stand in place of the cosines of patches and queries, on a grid of their own, or
+            None.
     """
 
     patches: Tensor
     image: Tensor
     grid: tuple[int, int]
+    scores: Tensor | None = None
+
+    def __getitem__(self, images: slice) -> DenseOutput:
+        """The output of some of the images."""
+        scores = None if self.scores is None else self.scores[images]
+        return DenseOutput(self.patches[images], self.image[images], self.grid, scores)
+
+    @staticmethod
+    def together(outputs: Sequence[DenseOutput]) -> DenseOutput:
+        """The outputs of several batches, at least one and all on one grid, as those of one."""
+        scores = [output.scores for output in outputs if output.scores is not None]
+        return DenseOutput(
+            torch.cat([output.patches for output in outputs]),
+            torch.cat([output.image for output in outputs]),
+            outputs[0].grid,
+            torch.cat(scores) if scores else None,
+        )
 
 
 class Method(Protocol):
@@ -107,24 +126,6 @@ class Method(Protocol):
 
 
 METHODS = Registry("method", "__call__")
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What the engine hands to a method with `needs = frozenset({"text"})`, as `given`.
-
-    Attributes:
-        text: (Q, E) normalised embeddings of the queries, before any prior.
-        logit_scale: factor of the cosines before the softmax.
-    """
-
-    text: Tensor
-    logit_scale: float
-
-
-def needs_text(method: Method) -> bool:
-    """Whether a method declares that it needs the words."""
-    return "text" in getattr(method, "needs", ())
 
 
 def describe(method: Method) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def ordinary_blocks(
     keys: KeyAttention | None = None,
     outputs: list[Tensor] | None = None,
     inputs: list[Tensor] | None = None,
+    by_size: bool = False,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Run all blocks but the last in the ordinary way.
 
@@ -174,11 +176,12 @@ def ordinary_blocks(
         keys: the key-key attention of the blocks is added to it.
         outputs: what each block leaves, (B, 1+N, d), is added to it.
         inputs: what each block reads, likewise.
+        by_size: how the positional table is resized, see :func:`rfclip.clip.towers.positional_table`.
 
     Returns:
         The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
     """
-    tokens, grid = embed(vit, images)
+    tokens, grid = embed(vit, images, by_size)
     *earlier, last = blocks(vit)
     for layer, block in enumerate(earlier):
         q, k, v = qkv(block, tokens)

@@ -15,12 +15,13 @@ from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.towers import num_layers
 from rfclip.methods.base import METHODS, Method
 from rfclip.methods.distraction import resolve_distraction_dims
+from rfclip.methods.vision import SightedMethod, load_sight, resolved_vfm
 
 LOG = logging.getLogger(__name__)
 
 
 def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Method:
-    """Build a dense method and give it the distraction dimensions of the weights, if it asks for them.
+    """Build a dense method and give it what belongs to the weights: distraction dimensions, layers, a vision model.
 
     Args:
         settings: `type` and the method's own arguments; `calibration_images` (a folder) serves 'auto' dimensions.
@@ -29,7 +30,8 @@ def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Meth
 
     Raises:
         TypeError: no dict, an unknown argument, or a registered type that is no method.
-        ValueError: an unknown type, or settings that do not fit the tower (layers: see :func:`fit_layers`).
+        ValueError: an unknown type, or settings that do not fit the tower (see :func:`fit_layers`).
+        WeightsError: the weights of its vision model are not here, or another model's.
     """
     block = {"type": "RefocusCLIP"} if settings is None else settings
     method = METHODS.build(block, also=("calibration_images",))
@@ -44,6 +46,9 @@ def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Meth
         )
     if dims is not None:
         method = dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
+    if isinstance(method, SightedMethod):
+        method = dataclasses.replace(method, vfm=resolved_vfm(method, loaded))  # type: ignore[type-var]
+        method = method.with_sight(load_sight(method.vfm, loaded))
     return fit_layers(method, block, loaded.model.visual)
 
 
@@ -59,6 +64,7 @@ def fit_layers(method: Method, given: Mapping[str, Any], vit: VisionTransformer)
         method: as it was built.
         given: the settings block that it was built from.
         vit: the tower.
+
 
     Raises:
         ValueError: from the method's `check_tower`: the tower does not have a layer, or something else it needs.
@@ -76,7 +82,8 @@ def fit_layers(method: Method, given: Mapping[str, Any], vit: VisionTransformer)
                 else tuple(dict.fromkeys(scale_layer(layer, depth, published) for layer in layers))
             )
     if scaled:
-        method = dataclasses.replace(method, **scaled)  # type: ignore[type-var]
+        fitted: Any = dataclasses.replace(method, **scaled)  # type: ignore[type-var]
+        method = fitted.with_sight(method.sight) if isinstance(method, SightedMethod) else fitted
         listed = ", ".join(f"{name}={value}" for name, value in scaled.items())
         LOG.info(f"{type(method).__name__} on a tower of {depth} blocks: {listed}, scaled from its published layers.")
     if hasattr(method, "check_tower"):

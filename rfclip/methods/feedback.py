@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfclip.methods.base import Given
+from rfclip.methods.needs import Given
 from rfclip.refiners import PAMR
 
 

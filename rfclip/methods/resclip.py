@@ -38,7 +38,6 @@ from rfclip.clip.towers import (
 from rfclip.methods.base import (
     METHODS,
     DenseOutput,
-    Given,
     OrdinaryImage,
     Recorder,
     Show,
@@ -50,6 +49,7 @@ from rfclip.methods.base import (
 )
 from rfclip.methods.baselines import neighbourhood
 from rfclip.methods.feedback import semantic_feedback, window_labels
+from rfclip.methods.needs import Given
 
 BASES = ("naclip", "sclip", "clearclip", "vanilla")
 

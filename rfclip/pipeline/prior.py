@@ -10,13 +10,14 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from rfclip.checks import Checked, check_choice, check_range, setting
 
 SCOPES = ("image", "window")
+LINKAGES = ("complete", "ward")
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Prior(Checked):
         cluster_threshold: Cosine distance at which names stop being one cluster, 0..2.
         scope: 'image': with sliding windows, the image-level similarity is that of the whole image; 'window': of
             the window itself.
+        linkage: what the distance of two clusters is: 'complete', that of their two names farthest apart; 'ward',
+            Ward's, with cosine distances in the place of Euclidean ones (CASS).
 
     Raises:
-        ValueError: A number out of its range, or an unknown scope.
+        ValueError: A number out of its range, or an unknown scope or linkage.
     """
 
     block: ClassVar[str] = "prior."
@@ -40,14 +43,16 @@ class Prior(Checked):
     mean_vector_weight: float = setting(..., check_range, 0, 1)
     cluster_threshold: float = setting(..., check_range, 0, 2)
     scope: str = setting("image", check_choice, SCOPES)
+    linkage: str = setting("complete", check_choice, LINKAGES)
 
 
-def cluster_names(text: Tensor, threshold: float) -> Tensor:
-    """Group names by complete linkage on cosine distances, cut at ``threshold``.
+def cluster_names(text: Tensor, threshold: float, linkage: str = "complete") -> Tensor:
+    """Group names hierarchically on cosine distances, cut at ``threshold``.
 
     Args:
         text: Embeddings (Q, E) of the names.
-        threshold: Names join at distances up to and with this one, 0..2.
+        threshold: Clusters join at distances up to and with this one.
+        linkage: 'complete' or 'ward', see :class:`Prior`.
 
     Returns:
         Clusters (Q,) int64, numbered from 0 without gaps, on the device of ``text``.
@@ -58,8 +63,8 @@ def cluster_names(text: Tensor, threshold: float) -> Tensor:
     distances = (1 - unit @ unit.T).clamp(min=0)
     first = first_equal(text).cpu()
     distances[first[:, None] == first] = 0  # of equal names exactly
-    tree = linkage(squareform(distances.numpy(), checks=False), method="complete")
-    clusters = fcluster(tree, threshold, criterion="distance")  # numbered from 1
+    tree = hierarchy.linkage(squareform(distances.numpy(), checks=False), method=linkage)
+    clusters = hierarchy.fcluster(tree, threshold, criterion="distance")  # numbered from 1
     return torch.as_tensor(clusters - 1, dtype=torch.int64, device=text.device)
 
 

@@ -42,13 +42,17 @@ class RFCLIP(BaseSegmentor):
             for the weights, by `calibration_images` (a folder, beside it in the dict) if they are unknown.
         templates: shipped name or list of strings with '{}'.
         prior: arguments of :class:`rfclip.pipeline.prior.Prior`, or None.
-        refiner: dict(type='PAMR', ...), or None.
+        refiner: dict(type='PAMR', ...), dict(type='TextLaplacian', ...), or None.
         logit_scale: factor of the cosines before the softmax.
         prob_thd: winning probabilities below it (0..1) become the background.
         background_index: the class that is the background; needed if `prob_thd` > 0.
-        patch_fit: 'crop' (published protocol) or 'pad', see :class:`rfclip.pipeline.steps.Settings`.
+        patch_fit: 'crop' (published protocol), 'pad' or 'pad_black', see :class:`rfclip.pipeline.steps.Settings`.
         keep_seg_logits: keep `seg_logits` (the probabilities per class) in the results.
-        test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8).
+        alias_aggregation: 'max', 'mean' or 'logsumexp': how the logits of a class's names become its own.
+        area_thd: classes that have no more than this share (0..1) of what is not background get no pixel; None: none
+            are dropped. Needs `background_index` 0.
+        test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8); either with
+            pad_multiple, see :class:`rfclip.pipeline.steps.Windows`.
         data_preprocessor: by default a PaddingPreProcessor with the mean and std of the weights.
         pretrained: accepted because mmseg sets it; ignored. So are `train_cfg` and `init_cfg`.
 
@@ -87,6 +91,8 @@ class RFCLIP(BaseSegmentor):
         pretrained: None = None,
         train_cfg: None = None,
         init_cfg: None = None,
+        alias_aggregation: str = "max",
+        area_thd: float | None = None,
     ) -> None:
         words = load_vocabulary(vocabulary)
         settings = Settings.of(
@@ -98,6 +104,8 @@ class RFCLIP(BaseSegmentor):
             background_index=background_index,
             patch_fit=patch_fit,
             keep_probs=keep_seg_logits,
+            alias_aggregation=alias_aggregation,
+            area_thd=area_thd,
         )
         settings.check_vocabulary(words, vocabulary)
         loaded = built("clip", clip, load_clip)
@@ -151,7 +159,7 @@ class RFCLIP(BaseSegmentor):
 
         Returns:
             The samples, with `pred_sem_seg.data` (1, H0, W0) int64 and, if kept, `seg_logits.data` (C, H0, W0): the
-            probability of each class, which is that of its best name.
+            probability of each class, by default that of its best name.
 
         Raises:
             ValueError: `flip_direction` of a flipped sample is not 'horizontal', 'vertical' or 'diagonal'.
@@ -161,7 +169,7 @@ class RFCLIP(BaseSegmentor):
         flips = [flipped_sides(sample) for sample in samples]
         engine, queries = self.engine, self._queries()
         for group in _equal_sizes(images):
-            maps = engine.cosine_maps(torch.stack([images[i] for i in group]), queries)
+            maps = engine.cosine_maps(torch.stack([images[i] for i in group]), queries, on_grid=True)
             for i, cosines in zip(group, maps, strict=True):
                 size = tuple(samples[i].metainfo.get("ori_shape", images[i].shape[-2:]))[:2]
                 upright = cosines.flip(flips[i]), images[i].flip(flips[i])
@@ -169,7 +177,7 @@ class RFCLIP(BaseSegmentor):
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        """Cosines (B, Q, H, W) after prior and window merge, unscaled (mode='tensor')."""
+        """Cosines (B, Q, H, W) after prior and window merge, unscaled, or a method's scores (mode='tensor')."""
         return self.engine.cosine_maps(inputs, self._queries())
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: list[SegDataSample]) -> Tensor:

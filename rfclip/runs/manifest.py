@@ -6,6 +6,7 @@ No host names and no absolute paths: of a path outside the working folder only t
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -29,8 +30,12 @@ from rfclip.clip.weights import hash_file
 from rfclip.data import PACKAGE
 from rfclip.io.cache import expanded
 from rfclip.io.paths import without_paths
+from rfclip.methods import METHODS
+from rfclip.methods.vision import SightedMethod
 from rfclip.runs.areas import fingerprint
 from rfclip.version import __version__
+from rfclip.vision.files import local_vision, resolved_name
+from rfclip.vision.model import check_vfm
 from rfclip.words.vocabulary import shipped_vocabularies
 
 PACKAGES = (
@@ -41,8 +46,18 @@ _DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
 
+class VisionFacts(TypedDict, total=False):
+    """What vision model a method was to have; the last: what its weights turned out to be once loaded."""
+
+    type: str
+    pretrained: str
+    heads: int | None
+    file_sha256: str | None
+    sha256: str
+
+
 class WeightsFacts(TypedDict, total=False):
-    """What weights were asked for; the last four: what they turned out to be once loaded."""
+    """What weights were asked for; from `sha256` on: what they turned out to be once loaded, but `vision`."""
 
     model: str
     pretrained: str | None
@@ -51,6 +66,7 @@ class WeightsFacts(TypedDict, total=False):
     architecture: str
     origin: str | None
     activation: str
+    vision: VisionFacts
 
 
 class NamesFacts(TypedDict, total=False):
@@ -155,7 +171,7 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         "files": _file_facts(model),
         "vocabulary": _vocabulary_facts(model.vocabulary),
         "templates": _templates_facts(model.get("templates", "imagenet80")),
-        "weights": _weights_facts(model.clip),
+        "weights": _weights_facts(model.clip, model.get("method") or {}),
         "profile": _profile(cfg),
         "protocol": cfg.get("protocol", SHARED),
         "layers": model.get("method", {}).get("layers"),
@@ -306,14 +322,32 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
+def _weights_facts(clip: Mapping[str, Any], method: Mapping[str, Any]) -> WeightsFacts:
     pretrained = clip.get("pretrained")
-    path = local_weights(clip.get("model", ""), pretrained)
-    return {
+    facts: WeightsFacts = {
         "model": without_paths(clip.get("model")),
         "pretrained": without_paths(pretrained),
-        "file_sha256": _file_hash(path, path.stat().st_mtime_ns) if path is not None else None,
+        "file_sha256": _hash_of(local_weights(clip.get("model", ""), pretrained)),
     }
+    kind = METHODS.get(type_name(method)) if method.get("type") else None
+    if inspect.isclass(kind) and issubclass(kind, SightedMethod):
+        facts["vision"] = _vision_facts(method.get("vfm"), kind.published_vision, clip.get("model") == "tiny")
+    return facts
+
+
+def _vision_facts(vfm: Any, published: str, beside_tiny: bool) -> VisionFacts:
+    settings = check_vfm("method.vfm", vfm)
+    name = resolved_name(settings["pretrained"], published, beside_tiny)
+    return {
+        "type": settings["type"],
+        "pretrained": without_paths(name),
+        "heads": settings["heads"],
+        "file_sha256": _hash_of(local_vision(name)),
+    }
+
+
+def _hash_of(path: Path | None) -> str | None:
+    return None if path is None else _file_hash(path, path.stat().st_mtime_ns)
 
 
 @lru_cache

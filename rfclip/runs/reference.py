@@ -12,14 +12,24 @@ from functools import lru_cache
 from typing import Any
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
-from rfclip.benchmarks.options import Options, build_config
+from rfclip.benchmarks.options import Options, build_config, pamr_block
+from rfclip.benchmarks.protocols import PUBLISHED, SHARED, apply_published, published_benchmarks, published_settings
 from rfclip.data import DATA
-from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, config_facts
+from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, WeightsFacts, config_facts
 
 HEADING = "published (real data, ViT-B/16; not measured here)"
-_ENTRIES = ("weights", "vocabulary", "templates", "precision", "pamr", "data")  # that a manifest has beside the config
+_ENTRIES = (
+    "weights",
+    "vocabulary",
+    "templates",
+    "precision",
+    "protocol",
+    "pamr",
+    "data",
+)  # that a manifest has beside the config
 # Parts of the config that change no number, or that such entries tell of
 _LEFT_OUT = ("model.clip", "model.method", "model.vocabulary", "model.keep_seg_logits", "model.test_cfg.window_batch")
+_CLIP = {"model": "ViT-B-16", "pretrained": "openai"}  # of the published numbers, where no profile has another
 _WINDOW = ("model.test_cfg.crop_size", "model.test_cfg.stride")
 _ABSENT = "nothing"
 
@@ -41,7 +51,8 @@ def unlike(first: Manifest, second: Manifest) -> list[str]:
 def unlike_shipped(benchmark: str, manifest: Manifest) -> list[str]:
     """Name the settings of a run that are not those of its benchmark's shipped config.
 
-    Weights, method, vocabulary and whether PAMR ran are left out: a manifest has entries of their own for them.
+    Under the published protocol the settings are those of the profile. Weights, method, vocabulary and whether PAMR ran
+    are left out: a manifest has entries of their own for them.
 
     Args:
         benchmark: Name of the benchmark; one of somebody's own deviates from nothing.
@@ -55,8 +66,8 @@ def unlike_shipped(benchmark: str, manifest: Manifest) -> list[str]:
 
 def unlike_published(benchmark: str, manifest: Manifest) -> list[str]:
     """What a run did otherwise than the published one; empty if the numbers can be compared."""
-    weights = manifest["weights"]
-    official = (weights.get("architecture"), weights.get("origin")) == ("ViT-B-16", "openai")
+    weights, clip = manifest["weights"], _published(benchmark, manifest).get("clip", _CLIP)
+    official = (weights.get("architecture"), weights.get("origin")) == (clip["model"], clip["pretrained"])
     return _unlike_measured(benchmark, manifest, published()["images"].get(benchmark, []), official)
 
 
@@ -67,15 +78,18 @@ def protocol(benchmark: str, manifest: Manifest) -> str:
     """
     weights = manifest["weights"]
     settings = [f"{key} {value}" for key, value, _ in _own(benchmark, manifest) if key not in _WINDOW]
+    names, official = manifest["vocabulary"]["name"], _vocabulary(benchmark, manifest)
     parts = {
         "profile": manifest["profile"],
+        "protocol": manifest["protocol"],
         "layers": manifest["layers"],
         "PAMR": "on" if manifest["pamr"] else "off",
         "weights": " ".join(
             filter(None, [weights["model"], weights["pretrained"], (weights.get("sha256") or "")[:12]])
         ),
         "activation": weights.get("activation"),
-        "vocabulary": manifest["vocabulary"]["name"].replace(benchmark, "published"),
+        "vision model": _vision(weights),
+        "vocabulary": "published" if names == official else names.replace(benchmark, "published"),
         "templates": manifest["templates"]["name"],
         "precision": manifest["precision"],
         "code": manifest["code"]["sha256"][:12],
@@ -84,22 +98,31 @@ def protocol(benchmark: str, manifest: Manifest) -> str:
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value is not None)
 
 
+def _vision(weights: WeightsFacts) -> str | None:
+    """The vision model beside the CLIP, if there is one."""
+    vision = weights.get("vision")
+    return f"{vision['pretrained']} {(vision.get('sha256') or '')[:12]}".strip() if vision else None
+
+
 @lru_cache(maxsize=1)
 def published() -> dict[str, Any]:
     """All published numbers, by table: 'main', 'ablation', 'suppression', 'cost'; do not modify."""
     return json.loads((DATA / "published.json").read_text(encoding="utf-8"))
 
 
-def published_miou(benchmark: str, profile: str, pamr: bool) -> float | None:
+def published_miou(benchmark: str, profile: str, pamr: bool, protocol: str = SHARED) -> float | None:
     """The published mIoU, in percent, of a profile with or without PAMR; None if there is none.
+
+    Numbers of methods with settings of their own stand beside the published protocol alone.
 
     Args:
         benchmark: Name of the benchmark, or 'mean' for the mean of the eight.
         profile: 'paper' and 'release' share the numbers of RF-CLIP, which are those of the released code.
         pamr: Whether PAMR ran.
+        protocol: 'published' or 'shared'.
     """
     for row in (*published()["main"], *published()["ablation"]):
-        if profile in row.get("profiles", ()) and row["pamr"] is pamr:
+        if profile in row.get("profiles", ()) and (row["pamr"], row.get("protocol", SHARED)) == (pamr, protocol):
             return row["mIoU"].get(benchmark)
     return None
 
@@ -133,6 +156,7 @@ def entry(results: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
     manifest = next(iter(results.values()))["manifest"]
     return {
         "profile": manifest["profile"],
+        "protocol": manifest["protocol"],
         "pamr": manifest["pamr"],
         "weights": manifest["weights"]["sha256"],
         "tolerance": tolerance,
@@ -147,11 +171,12 @@ def _expected() -> list[dict[str, Any]]:
 
 
 def _expected_miou(entry: Mapping[str, Any], benchmark: str, manifest: Manifest) -> float | None:
-    if (manifest["profile"], manifest["pamr"]) != (entry["profile"], entry["pamr"]):
+    asked = (entry["profile"], entry.get("protocol", SHARED), entry["pamr"])
+    if (manifest["profile"], manifest["protocol"], manifest["pamr"]) != asked:
         return None
     if "published" in entry:
         comparable = not unlike_published(benchmark, manifest)
-        return published_miou(benchmark, entry["profile"], entry["pamr"]) if comparable else None
+        return published_miou(benchmark, *asked[::2], asked[1]) if comparable else None
     weights, images = manifest["weights"].get("sha256") == entry["weights"], entry["images"].get(benchmark)
     return None if _unlike_measured(benchmark, manifest, [images], weights) else entry["mIoU"].get(benchmark)
 
@@ -167,12 +192,14 @@ def _unlike_measured(benchmark: str, manifest: Manifest, images: Collection[int]
     """
     model, activation = manifest["weights"]["model"], manifest["weights"].get("activation")
     counted, names = manifest["data"]["images"], manifest["vocabulary"]["name"]
+    tag = _published(benchmark, manifest).get("clip", _CLIP)["pretrained"]
+    natural = "GELU" if tag != "openai" and manifest["weights"].get("origin") == tag else "QuickGELU"
     found = {
         f"{counted} images instead of {' or '.join(map(str, images)) or '?'}": counted in images,
         f"weights {model}": weights,
-        f"vocabulary {names}": names == benchmark,
+        f"vocabulary {names}": names == _vocabulary(benchmark, manifest),
         manifest["precision"]: manifest["precision"] == "fp32",
-        f"activation {activation}": activation in (None, "QuickGELU"),
+        f"activation {activation}": activation in (None, natural),
     }
     return [what for what, same in found.items() if not same] + unlike_shipped(benchmark, manifest)
 
@@ -181,7 +208,25 @@ def _own(benchmark: str, manifest: Manifest) -> list[tuple[str, Any, Any]]:
     """Name, value and shipped value of each setting that differs from the benchmark's shipped config."""
     if benchmark not in BENCHMARKS:
         return []
-    return _differing(dict(_leaves(manifest["config"])), _shipped(benchmark, bool(manifest["pamr"])))
+    published_with = _profile(manifest) if manifest["protocol"] == PUBLISHED else None
+    return _differing(dict(_leaves(manifest["config"])), _shipped(benchmark, bool(manifest["pamr"]), published_with))
+
+
+def _profile(manifest: Manifest) -> str:
+    """The profile of a run, without what differs from it."""
+    return manifest["profile"].partition(" ")[0]
+
+
+def _published(benchmark: str, manifest: Manifest) -> dict[str, Any]:
+    """The published settings that a run was made with; empty under the shared protocol."""
+    if manifest["protocol"] != PUBLISHED or benchmark not in published_benchmarks(_profile(manifest)):
+        return {}
+    return published_settings(_profile(manifest), benchmark)
+
+
+def _vocabulary(benchmark: str, manifest: Manifest) -> str:
+    """The vocabulary that goes with a benchmark under a run's protocol."""
+    return str(_published(benchmark, manifest).get("vocabulary", benchmark))
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -193,8 +238,14 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tupl
 
 
 @lru_cache
-def _shipped(benchmark: str, pamr: bool) -> dict[str, Any]:
-    return dict(_leaves(config_facts(build_config(Options(benchmark_config(benchmark), pamr=pamr)))))
+def _shipped(benchmark: str, pamr: bool, profile: str | None) -> dict[str, Any]:
+    """The settings of a benchmark's shipped config, or, with a profile, those that were published with it."""
+    cfg = build_config(Options(benchmark_config(benchmark)))
+    if profile is not None:
+        apply_published(cfg, profile, benchmark)
+    if pamr:
+        cfg.model.refiner = pamr_block()
+    return dict(_leaves(config_facts(cfg)))
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -213,7 +213,7 @@ def _results(runner: Runner, facts: Facts, time_taken: dict[str, Any], dataset: 
     about = circumstances()
     manifest: Manifest = {
         **facts,
-        "weights": {**facts["weights"], **_loaded(runner.model)},
+        "weights": {**facts["weights"], **_loaded(runner.model, facts["weights"])},
         "versions": about["versions"],
         "machine": {**about["machine"], "processes": get_world_size()},
         "time": time_taken,
@@ -254,17 +254,21 @@ def _time(started: float, total: int, before: int) -> dict[str, Any]:
     }
 
 
-def _loaded(model: Any) -> WeightsFacts:
+def _loaded(model: Any, asked: WeightsFacts) -> WeightsFacts:
     """What the weights turned out to be, where the model tells."""
-    loaded = getattr(getattr(model, "module", model), "loaded", None)
+    inner = getattr(model, "module", model)
+    loaded = getattr(inner, "loaded", None)
     if loaded is None:
         return {}
-    return {
+    found: WeightsFacts = {
         "sha256": loaded.weights_hash,
         "architecture": loaded.architecture,
         "origin": loaded.origin,
         "activation": loaded.activation,
     }
+    if "vision" in asked:
+        found["vision"] = {**asked["vision"], "sha256": inner.method.sight.model.weights_hash}
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

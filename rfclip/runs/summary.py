@@ -22,6 +22,7 @@ COLUMNS = {
     "published": HEADING,
     "vocabulary": "vocabulary",
     "profile": "profile",
+    "protocol": "protocol",
     "layers": "layers",
     "pamr": "PAMR",
     "weights": "weights",
@@ -71,7 +72,7 @@ def _is_whole(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> bool:
     parts = all(
         isinstance(manifest[key], dict) for key in ("weights", "data", "vocabulary", "templates", "code", "config")
     )
-    single = all(key in manifest for key in ("profile", "pamr", "layers", "precision", "identity"))
+    single = all(key in manifest for key in ("profile", "protocol", "pamr", "layers", "precision", "identity"))
     return numbers and parts and single and manifest["config"].keys() == ConfigFacts.__annotations__.keys()
 
 
@@ -114,9 +115,10 @@ def _row(benchmark: str, result: Results) -> dict[str, Any]:
         "benchmark": benchmark,
         "images": manifest["data"]["images"],
         **{key: _rounded(result["metrics"][key]) for key in METRICS},
-        "published": published_miou(benchmark, manifest["profile"], manifest["pamr"]),
+        "published": published_miou(benchmark, manifest["profile"], manifest["pamr"], manifest["protocol"]),
         "vocabulary": manifest["vocabulary"]["name"],
         "profile": manifest["profile"],
+        "protocol": manifest["protocol"],
         "layers": manifest["layers"],
         "pamr": "on" if manifest["pamr"] else "off",
         "weights": " ".join(filter(None, [weights["model"], weights["pretrained"]])),
@@ -127,13 +129,13 @@ def _row(benchmark: str, result: Results) -> dict[str, Any]:
 def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, eight = rows[0], [row for row in rows if row["benchmark"] in BENCHMARKS]
     known = [row["mIoU"] for row in eight if row["mIoU"] is not None]
-    shared = {key: first[key] for key in ("profile", "layers", "pamr", "weights")}
+    shared = {key: first[key] for key in ("profile", "protocol", "layers", "pamr", "weights")}
     return {
         **dict.fromkeys(COLUMNS),
         **shared,
         "benchmark": "mean",
         "mIoU": _rounded(sum(known) / len(known)) if len(known) == len(eight) else None,
-        "published": published_miou("mean", first["profile"], first["pamr"] == "on"),
+        "published": published_miou("mean", first["profile"], first["pamr"] == "on", first["protocol"]),
         "note": "not comparable" if any("not comparable" in row["note"] for row in eight) else "",
     }
 

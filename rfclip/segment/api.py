@@ -38,13 +38,16 @@ class OpenVocabSegmenter:
         short_side: pixels to which the short side of a picture is resized.
         test_cfg: windows, by default dict(mode='slide', crop_size=224, stride=112).
         prior: arguments of the object-presence prior, or None.
-        refiner: dict(type='PAMR', ...), or None.
+        refiner: dict(type='PAMR', ...), dict(type='TextLaplacian', ...), or None.
         logit_scale: factor of the cosines before the softmax.
         prob_thd: winning probabilities below it become `background_index`.
         background_index: index of the background in the names, if there is one.
-        patch_fit: 'pad' or 'crop'.
+        patch_fit: 'pad', 'crop' or 'pad_black'.
         keep_probs: False leaves the probabilities out, which take C x H x W numbers: 170 classes on a picture of
             12 million pixels are 8 GB.
+        alias_aggregation: 'max', 'mean' or 'logsumexp': how the logits of a class's names become its own.
+        area_thd: classes that have no more than this share (0..1) of what is not background get no pixel; None: none
+            are dropped. Needs `background_index` 0.
         precision: 'fp32', 'bf16' or 'fp16'.
         quick_gelu: overrides the activation that the weights call for.
         origin: 'openai' says that a file holds OpenAI's weights.
@@ -73,6 +76,8 @@ class OpenVocabSegmenter:
         background_index: int | None = None,
         patch_fit: str = "pad",
         keep_probs: bool = True,
+        alias_aggregation: str = "max",
+        area_thd: float | None = None,
         precision: str = "fp32",
         quick_gelu: bool | None = None,
         origin: str | None = None,
@@ -88,6 +93,8 @@ class OpenVocabSegmenter:
             background_index=background_index,
             patch_fit=patch_fit,
             keep_probs=keep_probs,
+            alias_aggregation=alias_aggregation,
+            area_thd=area_thd,
         )
         prompts = load_templates(templates)
         loaded = load_clip(
@@ -168,7 +175,7 @@ class OpenVocabSegmenter:
         if image is source:
             image = image.copy()  # the caller may fill the array anew
         inputs = self.preprocess(image)
-        maps = self.engine.cosine_maps(inputs, queries)
+        maps = self.engine.cosine_maps(inputs, queries, on_grid=True)
         result = self.engine.label_image(maps[0], inputs[0], (image.shape[0], image.shape[1]), queries)
         seen = (inputs.shape[2], inputs.shape[3])
         notes = (*clauses, *filter(None, [cut_clause(seen, self.short_side)]))

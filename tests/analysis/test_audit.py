@@ -8,7 +8,7 @@ import torch
 from mmseg.registry import MODELS
 
 from rfclip.analysis import charts
-from rfclip.analysis.audit import Audit, Labelled, Replay, audit, plain_vocabulary, winners, without_each, write_table
+from rfclip.analysis.audit import Audit, Labelled, audit, plain_vocabulary, winners, without_each, write_table
 from rfclip.words.vocabulary import load_vocabulary
 
 WORDS = load_vocabulary([["sky", "cloud"], "grass", ["cat", "kitten", "dog"]])
@@ -74,20 +74,14 @@ def test_a_name_left_out_scores_as_a_vocabulary_without_it(model, pictures):
 
 def test_each_piece_is_encoded_once(model, pictures, monkeypatch):
     calls, method = [], model.method
-    monkeypatch.setattr(model, "method", lambda vit, images, record: calls.append(len(images)) or method(vit, images))
+    monkeypatch.setattr(
+        model, "method", lambda vit, images, record=None: calls.append(len(images)) or method(vit, images)
+    )
     audit(model.engine, pictures[:1], {"words": WORDS, "other": OTHER})
     several = list(calls)
     calls.clear()
     audit(model.engine, pictures[:1], {"words": WORDS}, leave_out=False)
     assert several == calls
-
-
-def test_replay_gives_the_same_in_the_same_order():
-    replay = Replay(lambda images: images + 1)
-    first, second = replay.again(), replay.again()
-    values = [first(torch.tensor(i)) for i in (1, 5)]
-    assert [second(torch.tensor(0)) for _ in range(2)] == values
-    assert second(torch.tensor(9)) == 10
 
 
 def test_winners_count_pixels_of_labelled_classes():

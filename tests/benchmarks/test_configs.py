@@ -40,7 +40,11 @@ def test_benchmark_has_the_published_settings(benchmark: str) -> None:
     assert cfg.model.background_index == (0 if prob_thd else None)
     scope = "window" if benchmark == "cityscapes" else "image"
     assert cfg.model.prior == dict(
-        image_weight=image_weight, mean_vector_weight=mean_weight, cluster_threshold=threshold, scope=scope
+        image_weight=image_weight,
+        mean_vector_weight=mean_weight,
+        cluster_threshold=threshold,
+        scope=scope,
+        linkage="complete",
     )
     assert cfg.model.keep_seg_logits is False and cfg.model.patch_fit == "crop"
     meta = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from rfclip.methods import METHODS, ResCLIP
-from rfclip.methods.base import Given
 from rfclip.methods.feedback import semantic_feedback, window_labels
+from rfclip.methods.needs import Given
 from tests.support import family_loops as loops
 from tests.support.kept import Kept
 from tests.support.loops import Tower

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
-from rfclip.pipeline.prior import Prior, blend, cluster_names, first_equal, shift_text, twins_of
+from rfclip.pipeline.prior import LINKAGES, Prior, blend, cluster_names, first_equal, shift_text, twins_of
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
@@ -65,6 +65,44 @@ def test_clusters_equal_scipys() -> None:
         assert got.dtype == torch.int64 and got.min() == 0
         assert len(got.unique()) == got.max() + 1
         assert _same_partition(got, torch.tensor(want))
+
+
+def _ward_loops(text: Tensor, threshold: float) -> Tensor:
+    """Join the two nearest clusters as long as they are near enough; Ward's distances as Lance and Williams update."""
+    members = {i: [i] for i in range(len(text))}
+    apart = {(i, j): 1 - float(text[i] @ text[j]) for i in members for j in members if i != j}
+    while len(members) > 1:
+        u, v = min(((i, j) for i in members for j in members if i < j), key=apart.__getitem__)
+        if apart[u, v] > threshold:
+            break
+        for w in members:
+            if w not in (u, v):
+                a, b, c = (len(members[k]) for k in (u, v, w))
+                squared = (a + c) * apart[u, w] ** 2 + (b + c) * apart[v, w] ** 2 - c * apart[u, v] ** 2
+                apart[u, w] = apart[w, u] = (squared / (a + b + c)) ** 0.5
+        members[u] += members.pop(v)
+    result = torch.empty(len(text), dtype=torch.int64)
+    for number, rows in enumerate(members.values()):
+        result[rows] = number
+    return result
+
+
+def test_ward_equals_loops_and_is_another_partition() -> None:
+    text = _unit(40, 6)
+    others = 0
+    for threshold in (0.02, 0.1, 0.3, 0.7, 2.0):
+        got = cluster_names(text, threshold, "ward")
+        assert _same_partition(got, _ward_loops(text.double(), threshold))
+        others += not _same_partition(got, cluster_names(text, threshold))
+    assert others > 1
+
+
+@pytest.mark.parametrize("linkage", LINKAGES)
+def test_identical_names_join_under_any_linkage(linkage: str) -> None:
+    text = _unit(5, 512)
+    clusters = cluster_names(torch.cat([text, text]), 0.0, linkage)
+    assert torch.equal(clusters[:5], clusters[5:]) and len(clusters.unique()) == 5
+    assert cluster_names(text[:1], 0.1, linkage).tolist() == [0]
 
 
 def test_identical_names_join_and_few_names_work() -> None:
@@ -141,6 +179,7 @@ def test_settings_are_frozen_and_checked() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         prior.scope = "window"
     wrong = [("image_weight", 1.1), ("mean_vector_weight", -0.1), ("cluster_threshold", 2.1), ("scope", "all")]
+    wrong += [("linkage", "average")]
     for name, value in [*wrong, ("image_weight", "0.1"), ("cluster_threshold", float("nan"))]:
         with pytest.raises(ValueError, match=name):
             Prior(**{**good, name: value})

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from rfclip.clip.text import load_vocabulary
 from rfclip.methods.base import DenseOutput
+from rfclip.pipeline import prior as prior_steps
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.prior import Prior, twins_of
 from rfclip.pipeline.steps import Queries, Settings, Windows
@@ -39,6 +40,22 @@ def maps(settings: Settings, text: torch.Tensor, pictures: torch.Tensor) -> torc
     return pipeline.cosine_maps(encode, pictures, Queries.of(text, WORDS, settings), settings, PATCH)
 
 
+def _piece_maps(
+    piece: torch.Tensor, queries: Queries, settings: Settings, similarity: torch.Tensor | None
+) -> torch.Tensor:
+    """Cosines of one window (1, 3, h, w) with names that the prior has shifted, and its share added."""
+    dense = encode(piece)
+    patches = F.normalize(dense.patches, dim=-1)
+    text, chosen = queries.text, settings.prior
+    if chosen is not None:
+        shared = F.normalize(dense.image, dim=-1) @ text.T if similarity is None else similarity
+        text = prior_steps.shift_text(text, patches, shared, queries.clusters, chosen.mean_vector_weight)
+    maps = (text @ patches.transpose(1, 2)).unflatten(-1, dense.grid)
+    if chosen is not None:
+        maps = prior_steps.blend(maps, shared, chosen.image_weight)
+    return F.interpolate(maps, piece.shape[-2:], mode="bilinear", align_corners=False)
+
+
 def test_whole_image_is_cosine_then_bilinear(text: torch.Tensor) -> None:
     pictures = images(2, 32, 48)
     dense = encode(pictures)
@@ -61,7 +78,7 @@ def test_windows_are_encoded_apart_and_averaged(text: torch.Tensor, prior: Prior
             shared = None
             if prior is not None and prior.scope == "image":
                 shared = F.normalize(encode(picture).image, dim=-1) @ text.T
-            total[..., y : y + 24, x : x + 24] += pipeline._piece_maps(encode, piece, queries, slide, PATCH, shared)
+            total[..., y : y + 24, x : x + 24] += _piece_maps(piece, queries, slide, shared)
             count[y : y + 24, x : x + 24] += 1
     torch.testing.assert_close(maps(slide, text, picture), total / count)
 
@@ -194,6 +211,8 @@ def test_label_image_scales_refines_and_takes_the_best_alias(text: torch.Tensor)
         ({"stride": 2.5}, "2.5"),
         ({"window_batch": True}, "window_batch"),
         ({"crop_size": 100, "stride": 101}, "in no window"),
+        ({"pad_multiple": 0}, "pad_multiple"),
+        ({"pad_multiple": 5.6}, "5.6"),
     ],
 )
 def test_bad_windows(arguments: dict, said: str) -> None:

@@ -33,6 +33,36 @@ EXCEPTIONS = {  # METAINFO name -> what a row may hold instead (docs/METHOD.md s
 }
 SPELLINGS = [name for benchmark in BENCHMARKS for name in (benchmark, f"{benchmark}_clean")]
 
+PEOPLE = (
+    "people, people in shirt, people in jeans, people in dress, people in sweater, people in skirt, people in jacket"
+)
+OUTDOORS = (
+    "sky, wall, tree, wood, grass, road, sea, river, mountain, sands, desk, bed, building, cloud, floor, hill, rail"
+)
+PROXY_VOC = {"person": "person", "tvmonitor": "tvmonitor"}
+LPOSS_VOC = {**PROXY_VOC, "boat": "boat", "diningtable": "dining table", "pottedplant": "potted plant"}
+DERIVED: dict[str, tuple[str, dict[str, str]]] = {  # as the authors of other methods ask (docs/METHODS.md)
+    "voc21_sfp": ("voc21", {"person": PEOPLE}),
+    "voc20_sfp": ("voc20", {"person": PEOPLE}),
+    "cityscapes_sfp": ("cityscapes", {"person": "people"}),
+    "voc21_proxy_clip": ("voc21", PROXY_VOC),
+    "voc20_proxy_clip": ("voc20", PROXY_VOC),
+    "coco_object_proxy_clip": ("coco_object", {"background": OUTDOORS, "person": "person"}),
+    "voc21_lposs": ("voc21", LPOSS_VOC),
+    "voc20_lposs": ("voc20", LPOSS_VOC),
+    "context60_lposs": ("context60", {"pottedplant": "potted plant"}),
+    "context59_lposs": ("context59", {"pottedplant": "potted plant"}),
+    "coco_object_lposs": ("coco_object", {"background": OUTDOORS, "person": "person", "airplane": "aeroplane"}),
+    "coco_stuff_lposs": (
+        "coco_stuff",
+        {name: name for name in (
+            "traffic light", "fire hydrant", "stop sign", "parking meter", "sports ball", "baseball bat",
+            "baseball glove", "tennis racket", "wine glass", "hot dog", "potted plant", "dining table", "cell phone",
+            "teddy bear", "hair drier",
+        )},
+    ),
+}  # fmt: skip
+
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -50,7 +80,24 @@ def _excused(benchmark: str, name: str) -> str:
 
 
 def test_shipped_are_the_eight_and_their_clean_twins() -> None:
-    assert sorted(SPELLINGS) == list(shipped_vocabularies())
+    assert sorted({*SPELLINGS, *DERIVED}) == list(shipped_vocabularies())
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_derived_vocabulary_differs_where_it_says(name: str) -> None:
+    benchmark, changes = DERIVED[name]
+    words, base = load_vocabulary(name), load_vocabulary(benchmark)
+    assert words.classes == base.classes and words.palette == base.palette
+    assert words.background == base.background
+    pairs = zip(words.classes, words.names, base.names, strict=True)
+    assert {shown: ", ".join(now) for shown, now, before in pairs if now != before} == changes
+
+
+def test_a_file_of_ones_own_is_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"of": "voc20", "names": {}}')
+    with pytest.raises(ValueError, match="must be a non-empty list"):
+        load_vocabulary(path)
 
 
 @pytest.mark.parametrize("name", SPELLINGS)

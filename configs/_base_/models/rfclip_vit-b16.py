@@ -37,15 +37,21 @@ model = dict(
         cluster_threshold=0.10,
         # where the image-level similarity comes from: 'image', or 'window' (Cityscapes)
         scope="image",
+        # how near clusters of names are: 'complete', their two farthest names, or 'ward' (CASS)
+        linkage="complete",
     ),
-    # refiner=dict(...) as in ../refiners/pamr.py; left out: none
+    # refiner=dict(...) as in a file of ../refiners; left out: none
     # factor on the cosines before the softmax, above 0 (section 5)
     logit_scale=40.0,
+    # how the logits of a class's names become its own: 'max' (its best name), 'mean' or 'logsumexp' (section 5)
+    alias_aggregation="max",
+    # 0 to 1: classes with no more of what is not background get no pixel (needs background_index 0), or None
+    area_thd=None,
     # 0 to 1: a pixel whose winning probability is lower becomes background (needs a background_index)
     prob_thd=0.0,
     # index of the background class, or None in a vocabulary without one
     background_index=None,
-    # sides that are no multiple of the patch: 'crop' (published protocol) or 'pad' (section 4.7)
+    # sides that are no multiple of the patch: 'crop' (published protocol), 'pad' (section 4.7), or 'pad_black'
     patch_fit="crop",
     # keep the class probabilities (C, H0, W0) beside the labels of each image
     keep_seg_logits=False,
@@ -58,5 +64,6 @@ model = dict(
         stride=112,
         # windows encoded together: memory against speed, the result does not change
         window_batch=8,
+        # pad_multiple=..., pixels: zeros round each window after normalisation, up to a multiple per side; left out: none
     ),
 )

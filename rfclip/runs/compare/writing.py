@@ -68,7 +68,7 @@ def footnotes(about: About) -> list[str]:
         f"difference: mIoU minus that of {about.reference} in the same setting, in points, and its interval of 95 %: "
         f"{about.resamples} paired draws of the images of each benchmark with replacement, over all benchmarks the "
         f"mean of the differences (no interval below {FEWEST} images). better / worse: images with a higher / lower "
-        "mean IoU over the classes labelled in them. An interval holds for these images and says nothing of other data.",
+        "mean IoU over the classes labelled in them. An interval says nothing of other data.",
         f"x plain: time of dense encoding, as a multiple of the CLIP without a method, {about.cost}."
         if about.cost
         else "",
