@@ -9,13 +9,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 LOG = "workers.log"
+PATIENCE = 10  # seconds, for the end of a thread whose process was killed
 Answer = Mapping[str, Any]  # `seconds` and `kept`, or `error`: see rfclip.cli.worker
 
 
@@ -52,14 +53,25 @@ class Worker:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
         return {"error": f"its process {how}: {_last_line(self.log)}see {self.log}"}
 
-    def stop(self) -> None:
-        """End the process, whatever it is doing."""
+    def kill(self) -> None:
+        """End the process, whatever it is doing; any thread may."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
+    def close(self) -> None:
+        """End the process and close its pipes."""
+        self.kill()
+        pipes = (self._process.stdin, self._process.stdout) if self._process is not None else ()
+        for pipe in pipes:
+            with suppress(BrokenPipeError):  # what was written to a process that has died
+                pipe.close()  # type: ignore[union-attr]
+        self._process = None
+
     def _running(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
             line = [sys.executable, "-m", "rfclip.cli.worker", *self.imports]
             with self.log.open("a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
@@ -77,24 +89,29 @@ def ask_all(lines: Sequence[str], workers: Sequence[Worker]) -> Iterator[tuple[i
     done: SimpleQueue[tuple[int, Answer]] = SimpleQueue()
 
     def serve(worker: Worker) -> None:
-        while True:
+        while todo:
             try:
                 number, line = todo.popleft()
-            except IndexError:
-                return
+            except IndexError:  # another took the last
+                break
             try:
                 done.put((number, worker.ask(line)))
             except OSError as error:
                 done.put((number, {"error": f"its process could not be started: {error}"}))
+        worker.close()
 
-    with ExitStack() as ends:
-        for worker in workers:
-            ends.callback(worker.stop)
-        ends.callback(todo.clear)
-        for worker in workers[: len(lines)]:
-            threading.Thread(target=serve, args=(worker,), daemon=True).start()
+    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers[: len(lines)]]
+    try:
+        for thread in threads:
+            thread.start()
         for _ in lines:
             yield done.get()
+    finally:
+        todo.clear()
+        for worker in workers:
+            worker.kill()
+        for thread in threads:
+            thread.join(PATIENCE)
 
 
 def environments(count: int, gpus: bool, base: Mapping[str, str]) -> list[dict[str, str]]:

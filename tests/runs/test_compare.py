@@ -228,7 +228,9 @@ def test_only_the_method_may_differ() -> None:
 
 
 def test_notes_tell_how_a_method_was_published() -> None:
-    rows = [Row(method, prior) for prior in ("published", "none") for method in ("paper", "sc_clip", "pearl", "mean_kk")]
+    rows = [
+        Row(method, prior) for prior in ("published", "none") for method in ("paper", "sc_clip", "pearl", "mean_kk")
+    ]
     notes = {row["row"]: " ".join(row["notes"]) for row in Table(rows, ["voc21"], "paper").content()}
     assert "published without the prior" in notes["sc_clip"] and "the prior" not in notes["sc_clip+prior-none"]
     assert "published with the prior" in notes["paper+prior-none"] and "the prior" not in notes["paper"]
@@ -244,7 +246,9 @@ def test_no_labels_are_no_scores() -> None:
 
 
 def test_text_markdown_csv_and_json(tmp_path: Any) -> None:
-    content = filled().content({"mean_kk": {"why": "no tower"}, "sclip": {"ratio": 1.25, "least": 1.2, "greatest": 1.3}})
+    content = filled().content(
+        {"mean_kk": {"why": "no tower"}, "sclip": {"ratio": 1.25, "least": 1.2, "greatest": 1.3}}
+    )
     write(tmp_path, content, ABOUT)
     text, table = as_text(content, ABOUT), (tmp_path / "table.md").read_text()
     assert table == as_markdown(content, ABOUT)
@@ -252,7 +256,13 @@ def test_text_markdown_csv_and_json(tmp_path: Any) -> None:
         assert "minus that of mean_kk" in shown and "says nothing about real data" in shown
         assert "Left out: ade20k: nowhere" in shown and "1 (1.0)" in shown and "1.25" in shown
     assert table.startswith("| method | prior | refiner | names | voc21 | ade20k | mean | rank |")
-    parts = ["Difference to mean_kk", "What the settings are worth", "says nothing", "published (real data", "ProxyCLIP"]
+    parts = [
+        "Difference to mean_kk",
+        "What the settings are worth",
+        "says nothing",
+        "published (real data",
+        "ProxyCLIP",
+    ]
     assert all(table.index(one) < table.index(other) for one, other in pairwise(parts))
     lines = list(csv.DictReader(as_csv(content).splitlines()))
     assert [line["benchmark"] for line in lines] == ["voc21", "ade20k", "mean"] * 4

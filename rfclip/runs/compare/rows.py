@@ -67,6 +67,8 @@ def chosen_methods(asked: list[str]) -> list[str]:
     Raises:
         ValueError: One is unknown, or stands twice.
     """
+    if not all(asked):
+        raise ValueError(f"--methods names none between its commas: {','.join(asked)!r}")
     methods = list(profiles()) if asked == [ALL] else [find_profile(name)[0] for name in asked]
     _check_once("--methods", methods)
     return methods
