@@ -17,6 +17,9 @@ from typing import Any
 
 LOG = "workers.log"
 PATIENCE = 10  # seconds, for the end of a thread whose process was killed
+# Memory that torch frees is kept for its next tensors: by default the C library gives large pieces back, and the system
+# fills each new one with zeros, which takes as long as the arithmetic of the tiny CLIP
+_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 Answer = Mapping[str, Any]  # `seconds` and `kept`, or `error`: see rfclip.cli.worker
 
 
@@ -127,7 +130,7 @@ def environments(count: int, gpus: bool, base: Mapping[str, str]) -> list[dict[s
     threads = max(1, (int(given) if given.isdecimal() else cores) // count)
     visible = [name for name in base.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     names = visible or [str(number) for number in range(count)]
-    shared = {**base, **({"OMP_NUM_THREADS": str(threads)} if count > 1 else {})}
+    shared = {**_MEMORY, **base, **({"OMP_NUM_THREADS": str(threads)} if count > 1 else {})}
     return [{**shared, **({"CUDA_VISIBLE_DEVICES": names[i % len(names)]} if gpus else {})} for i in range(count)]
 
 

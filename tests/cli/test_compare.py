@@ -184,7 +184,8 @@ def test_a_cell_travels_to_its_worker_whole() -> None:
 def test_workers_share_cores_and_have_a_gpu_each() -> None:
     shared = environments(3, gpus=False, base={"OMP_NUM_THREADS": "7"})
     assert [one["OMP_NUM_THREADS"] for one in shared] == ["2"] * 3 and "CUDA_VISIBLE_DEVICES" not in shared[0]
-    assert environments(1, gpus=False, base={}) == [{}]
+    (alone,) = environments(1, gpus=False, base={"MALLOC_MMAP_MAX_": "7"})
+    assert "OMP_NUM_THREADS" not in alone and alone["MALLOC_MMAP_MAX_"] == "7"
     assert [one["CUDA_VISIBLE_DEVICES"] for one in environments(2, gpus=True, base={})] == ["0", "1"]
     given = environments(2, gpus=True, base={"CUDA_VISIBLE_DEVICES": "4,6"})
     assert [one["CUDA_VISIBLE_DEVICES"] for one in given] == ["4", "6"]
