@@ -21,11 +21,19 @@ import rfclip
 from rfclip.methods import DenseOutput
 from rfclip.pipeline.prior import Prior
 from rfclip.pipeline.steps import Windows
-from rfclip.refiners import PAMR
+from rfclip.refiners import PAMR, TextLaplacian
 
 NEEDED = inspect.Parameter.empty
 SHARED = dict(
-    templates="imagenet80", prior=None, refiner=None, logit_scale=40.0, prob_thd=0.0, background_index=None, method=None
+    templates="imagenet80",
+    prior=None,
+    refiner=None,
+    logit_scale=40.0,
+    prob_thd=0.0,
+    background_index=None,
+    method=None,
+    alias_aggregation="max",
+    area_thd=None,
 )
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -68,6 +76,9 @@ BLOCKS: dict[type, dict[str, Any]] = {
         image_weight=NEEDED, mean_vector_weight=NEEDED, cluster_threshold=NEEDED, scope="image", linkage="complete"
     ),
     PAMR: dict(num_iter=10, dilations=(8, 16)),
+    TextLaplacian: dict(
+        grid=80, iterations=25, temperature=0.5, self_weight=10.0, edge_sharpness=5.0, confidence_floor=0.05
+    ),
 }
 
 METHODS = [name.rpartition(".")[2] for name in ARGUMENTS if name.startswith("rfclip.methods.")]

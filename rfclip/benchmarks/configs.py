@@ -8,10 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rfclip.checks import shown
 from rfclip.data import PACKAGE
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
 PROFILES = "_base_/profiles"
+REFINERS = "_base_/refiners"
 
 
 def config_root() -> Path:
@@ -99,6 +101,33 @@ def method_block(name: str) -> dict[str, Any]:
     """The method block of a profile, as :func:`find_profile` takes it; ValueError if there is none."""
     block = find_profile(name)[1]["model"]["method"]
     return {key: value for key, value in block.items() if key != "_delete_"}
+
+
+def refiner_block(name: str) -> dict[str, Any] | None:
+    """The settings of a refiner, ready to be built; None for 'none'.
+
+    Args:
+        name: 'none'; or a file of configs/_base_/refiners, such as 'pamr', or its class (case, '-' and '_' do not
+            matter); or the class of a registered refiner that has no such file.
+
+    Raises:
+        ValueError: Another name.
+    """
+    from mmengine.config import Config
+
+    from rfclip import refiners
+
+    if name == "none":
+        return None
+    for stem in listed(REFINERS):
+        if _plain(stem) == _plain(name):
+            block: dict[str, Any] = Config.fromfile(config_root() / f"{REFINERS}/{stem}.py").model.refiner.to_dict()
+            return block
+    known = refiners.REFINERS
+    if known.get(name) is None:
+        choices = f"none, {', '.join(listed(REFINERS))}, and the classes {', '.join(sorted(known.names()))}"
+        raise ValueError(f"no refiner {shown(name)}; there are {choices}")
+    return {"type": name}
 
 
 def profile_name(method: Mapping[str, Any], published: Callable[[str], Mapping[str, Any]] = lambda _: {}) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
-from rfclip.benchmarks.configs import config_root, find_profile, profile_name
+from rfclip.benchmarks.configs import config_root, find_profile, profile_name, refiner_block
 from rfclip.benchmarks.protocols import PUBLISHED, apply_published, choose_protocol
 from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, type_name, without_labels
 from rfclip.checks import check_switch
@@ -30,7 +30,7 @@ class Options:
         checkpoint: What ``clip.pretrained`` takes, or None to keep the config's.
         model: What ``clip.model`` takes, or None to keep the config's.
         profile: what :func:`rfclip.benchmarks.configs.find_profile` takes; None keeps the config's method.
-        pamr: Refine with PAMR.
+        refiner: What :func:`rfclip.benchmarks.configs.refiner_block` takes; None keeps the config's refiner.
         data_root: Replaces the leading 'data' of the config's data root.
         work_dir: Results go to a folder in it named after the benchmark.
         out: Folder for the predicted label maps.
@@ -47,7 +47,7 @@ class Options:
     checkpoint: str | None = None
     model: str | None = None
     profile: str | None = None
-    pamr: bool = False
+    refiner: str | None = None
     data_root: str | None = None
     work_dir: Path = Path("work_dirs")
     out: str | None = None
@@ -66,11 +66,12 @@ class Options:
             "model": self.model,
             "profile": self.profile,
             "protocol": self.protocol,
+            "refiner": self.refiner,
             "quick_gelu": self.quick_gelu,
             "origin": self.origin,
             **self.cfg_options,
         }
-        return {key: value for key, value in given.items() if value is not None} | {"pamr": self.pamr}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 def build_config(options: Options) -> Config:
@@ -78,16 +79,16 @@ def build_config(options: Options) -> Config:
 
     Raises:
         FileNotFoundError: No such config.
-        ValueError: An unknown profile or protocol, a protocol that has nothing for the benchmark, a data root that
-            cannot be moved, or a setting that would not count.
+        ValueError: An unknown profile, refiner or protocol, a protocol that has nothing for the benchmark, a data root
+            that cannot be moved, or a setting that would not count.
     """
     if not Path(options.config).is_file():
         raise FileNotFoundError(f"config {options.config} not found; the benchmarks' are in {config_root() / 'rfclip'}")
     cfg = Config.fromfile(options.config)
     warn_of_near_keys(cfg)
     _take_method(cfg, options)
-    if options.pamr:
-        cfg.model.refiner = pamr_block()
+    if options.refiner is not None:
+        _take_refiner(cfg, options.refiner)
     if options.model is not None:
         cfg.model.clip.model = options.model
         if brings_weights(options.model):
@@ -112,9 +113,13 @@ def build_config(options: Options) -> Config:
     return cfg
 
 
-def pamr_block() -> dict[str, Any]:
-    """The refiner's block that --pamr takes in place of the config's."""
-    return Config.fromfile(config_root() / "_base_/refiners/pamr.py").model.refiner
+def _take_refiner(cfg: Config, name: str) -> None:
+    """Put a refiner in place of the config's, or take that out; ValueError for an unknown one."""
+    block = refiner_block(name)
+    if block is not None:
+        cfg.model.refiner = block
+    elif cfg.model.get("refiner") is not None:
+        del cfg.model.refiner
 
 
 def _take_method(cfg: Config, options: Options) -> None:

@@ -91,7 +91,14 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "exchanged; other options win over both",
         },
     ),
-    "pamr": (("--pamr",), {"action": "store_true", "help": "refine edges with PAMR (slower)"}),
+    "refiner": (
+        ("--refiner",),
+        {"metavar": "NAME", "help": "of the logits: none, pamr or text_laplacian (slower), or a registered class"},
+    ),
+    "pamr": (
+        ("--pamr",),
+        {"action": "store_const", "dest": "refiner", "const": "pamr", "help": "the same as --refiner pamr"},
+    ),
     "device": (("--device",), {"help": "e.g. cpu, cuda:1"}),
     "classes": (
         ("--classes",),

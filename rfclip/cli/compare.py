@@ -46,11 +46,6 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     )
     parser.add_argument("--prior", type=words, default=["published"], help="of none,published, by commas")
     parser.add_argument(
-        "--refiner",
-        type=words,
-        help="of none,published,pamr,text_laplacian, by commas (default: none; with --protocol published, published)",
-    )
-    parser.add_argument(
         "--names",
         type=words,
         default=["published"],
@@ -59,7 +54,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     share(parser, "work_dir", also=("--out",), work_dir=Path("work_dirs/compare"))
     share(parser, "sample", "data_root")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
-    share(parser, "protocol", "pamr", "resume", protocol="shared")
+    several = "=none; with --protocol published, published: as the method was; several by commas"
+    share(parser, "protocol", "refiner", "pamr", "resume", protocol="shared", refiner=several)
     share(parser, "limit", also=("--images",))
     parser.add_argument("--resamples", type=at_least_one, default=2000, metavar="N", help="draws for the intervals")
     parser.add_argument("--no-cost", action="store_true", help="do not measure what the methods cost")
@@ -81,10 +77,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     args.arguments = list(arguments)
     args.skips = args.benchmarks == ["all"]
     args.benchmarks = benchmarks("all") if args.skips else args.benchmarks
-    if args.pamr and args.refiner not in (None, ["pamr"]):
-        parser.error("--pamr is --refiner pamr: give one of them")
-    default = ["published"] if args.protocol == "published" else ["none"]
-    args.refiner = ["pamr"] if args.pamr else args.refiner or default
+    args.refiner = words(args.refiner or ("published" if args.protocol == "published" else "none"))
     return with_sample(args)
 
 

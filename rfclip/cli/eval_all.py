@@ -23,7 +23,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--benchmarks", default="all", help=f"of {','.join(BENCHMARKS)}, by commas")
     share(parser, "sample", "data_root")
     share_clip(parser, "=the config's; with --sample tiny", "=the config's")
-    share(parser, "method", "protocol", "pamr", "resume", method="=the config's", protocol=PROTOCOL)
+    share(parser, "method", "protocol", method="=the config's", protocol=PROTOCOL)
+    share(parser, "refiner", "pamr", "resume", refiner="=the config's")
     share(parser, "work_dir", work_dir=Path("work_dirs"))
     parser.add_argument("--gpus", type=at_least_one, default=1, metavar="N", help="processes per benchmark")
     args = parser.parse_args(arguments)
@@ -43,7 +44,7 @@ def options_for(args: argparse.Namespace, benchmark: str) -> Options:
         args.pretrained,
         args.model,
         args.method,
-        args.pamr,
+        args.refiner,
         args.data_root,
         args.work_dir,
         resume=args.resume,

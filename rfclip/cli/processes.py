@@ -44,13 +44,14 @@ def command_of(options: Options, imports: Sequence[str], processes: int = 1) -> 
         "model": options.model,
         "pretrained": options.checkpoint,
         "method": options.profile,
+        "refiner": options.refiner,
         "protocol": options.protocol,
         "data-root": options.data_root,
         "quick-gelu": quick_gelu,
         "origin": options.origin,
     }
     line += [f"--{name}={value}" for name, value in settings.items() if value is not None]
-    line += [f"--{name}" for name in ("pamr", "resume") if getattr(options, name)]
+    line += ["--resume"] if options.resume else []
     line += [f"--import={module}" for module in imports]
     line += ["--launcher=pytorch"] if processes > 1 else []
     if options.cfg_options:

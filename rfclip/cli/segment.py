@@ -36,7 +36,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--background", default="auto", metavar="auto|words|none|WORDS", help=BACKGROUND)
     parser.add_argument("--background-class", metavar="NAME|INDEX", help=BACKGROUND_CLASS)
     parser.add_argument("--threshold", type=float, help="probability below which a pixel is background (default 0.1)")
-    share(parser, "method", "pamr", method="paper")
+    share(parser, "method", "refiner", "pamr", method="paper", refiner="none")
     share_clip(parser, "ViT-B-16", "=openai")
     share(parser, "short_side", "bands", "device", short_side=336, device="=a GPU if there is one")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the image tower")
@@ -53,7 +53,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 def segment(args: argparse.Namespace) -> Outcome:
     """Look for the pictures, build the model, segment."""
-    from rfclip.benchmarks.configs import method_block
+    from rfclip.benchmarks.configs import method_block, refiner_block
     from rfclip.segment.api import OpenVocabSegmenter
     from rfclip.segment.files import Outcome, prepare_folder, segment_files
     from rfclip.segment.find import find_pictures
@@ -83,7 +83,7 @@ def segment(args: argparse.Namespace) -> Outcome:
         args.device,
         method=method_block(args.method),
         short_side=args.short_side,
-        refiner={"type": "PAMR"} if args.pamr else None,
+        refiner=refiner_block(args.refiner),
         prob_thd=threshold if has_background else 0.0,
         background_index=vocabulary.background if has_background else None,
         precision=args.precision,

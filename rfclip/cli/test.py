@@ -26,7 +26,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         "--cfg-options", nargs="+", action="extend", type=entry, default=[], metavar="KEY=VALUE", help="config entries"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="of processes")
-    share(parser, "method", "protocol", "pamr", method="=the config's", protocol=PROTOCOL)
+    share(
+        parser,
+        "method",
+        "protocol",
+        "refiner",
+        "pamr",
+        method="=the config's",
+        protocol=PROTOCOL,
+        refiner="=the config's",
+    )
     share_clip(parser, "=the config's", "=the config's")
     share(parser, "data_root", "resume")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -60,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             args.pretrained,
             args.model,
             args.method,
-            args.pamr,
+            args.refiner,
             args.data_root,
             args.work_dir,
             args.out,

@@ -73,7 +73,7 @@ def count_parameters(model: str | Mapping[str, Any]) -> tuple[int, int]:
     """Return the parameters of a model's image tower, and of both towers; no memory is needed."""
     with torch.device("meta"):
         clip = build(model_config(model), True, "the backbone")
-    return _count(clip.visual), _count(clip)
+    return count(clip.visual), count(clip)
 
 
 def measure(model: str | Mapping[str, Any], name: str) -> list[Cost]:
@@ -97,7 +97,8 @@ def _tasks(tower: Tower, images: Tensor) -> dict[str, Callable[[], object]]:
     return {"plain": lambda: plain(tower.vit, images), **{name: with_method(name) for name in METHODS}}
 
 
-def _count(module: torch.nn.Module) -> int:
+def count(module: torch.nn.Module) -> int:
+    """Count a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

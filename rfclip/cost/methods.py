@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 from rfclip.benchmarks.configs import method_block
 from rfclip.cost.bench import Bench, Size, plain
-from rfclip.cost.flops import count_flops, count_parameters
+from rfclip.cost.flops import count, count_flops, count_parameters
 from rfclip.cost.memory import device_peak_of
 from rfclip.cost.parts import time_parts
 from rfclip.cost.timing import Spread, ratios, take_turns
+from rfclip.cost.weights import random_vision
 from rfclip.io.tables import markdown, number
 from rfclip.methods import METHODS, Method
 from rfclip.methods.build import fit_layers
+from rfclip.methods.needs import WINDOWS, needs_of
+from rfclip.methods.vision import Sight, SightedMethod
 from rfclip.pipeline.steps import Settings, Windows
 from rfclip.runs.reference import HEADING, published
 
@@ -29,9 +33,10 @@ class MethodCost:
 
     Attributes:
         method: as it was asked for; 'plain': the tower without a method.
+        kind: class of the method; '' for plain.
         size: (height, width) of the image in pixels.
         flops: operations, two per multiply-add; text tower and labels not included.
-        parameters: of both towers of CLIP.
+        parameters: of both towers of CLIP, and of the vision model if there is one.
         seconds: of dense encoding.
         ratio: the same as a multiple of plain, round by round.
         samples: seconds of each round.
@@ -40,6 +45,7 @@ class MethodCost:
     """
 
     method: str
+    kind: str
     size: Size
     flops: int
     parameters: int
@@ -51,7 +57,7 @@ class MethodCost:
 
 
 def build(name: str, bench: Bench) -> Method:
-    """Build a method for a bench's tower; its distraction dimensions are the planted ones.
+    """Build a method for a bench's tower; its distraction dimensions are the planted ones, its vision model random.
 
     Raises:
         ValueError: no such profile and no such method.
@@ -59,7 +65,11 @@ def build(name: str, bench: Bench) -> Method:
     block = method_block(name)
     if block.get("distraction_dims", "auto") == "auto" and "distraction_dims" in _fields(block["type"]):
         block["distraction_dims"] = bench.tower.dims
-    return fit_layers(METHODS.build(block), block, bench.tower.vit)
+    method = METHODS.build(block)
+    if isinstance(method, SightedMethod):
+        vision = random_vision(bench.tower.vit, method.published_vision)
+        method = method.with_sight(Sight(vision, *2 * (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)))
+    return fit_layers(method, block, bench.tower.vit)
 
 
 def measure(names: Sequence[str], bench: Bench, size: Size, repeats: int) -> list[MethodCost]:
@@ -82,14 +92,15 @@ def measure(names: Sequence[str], bench: Bench, size: Size, repeats: int) -> lis
     return [
         MethodCost(
             name,
+            type(methods[name]).__name__ if name in methods else "",
             (images.shape[-2], images.shape[-1]),
             flops[name],
-            parameters,
+            parameters + seen_by(methods.get(name)),
             Spread.of(samples[name]),
             ratios(samples[name], samples[PLAIN]),
             tuple(samples[name]),
             device_peak_of(task, bench.device),
-            time_parts(task, type(methods[name]).__call__) if on_cpu and name in methods else {},
+            time_parts(task, entry(methods[name])) if on_cpu and name in methods else {},
         )
         for name, task in tasks.items()
     ]
@@ -99,7 +110,18 @@ def encoding(method: Method, bench: Bench, images: Tensor) -> Callable[[], Tenso
     """A task that encodes images with a method, which is given random text where it needs the words."""
     settings = Settings(Windows())
     engine, queries = bench.engine_of(method, settings), bench.queries(NAMES, settings)
-    return lambda: engine.encode(images, queries=queries).patches
+    corners = [(0, 0)] if WINDOWS in needs_of(method) else None
+    return lambda: engine.encode(images, queries=queries, corners=corners, picture=images[0]).patches
+
+
+def entry(method: Method) -> Callable[..., object]:
+    """The function through which the engine calls a method."""
+    return type(method).joined if WINDOWS in needs_of(method) else type(method).__call__  # type: ignore[attr-defined]
+
+
+def seen_by(method: Method | None) -> int:
+    """Parameters of a method's vision model, 0 without one."""
+    return count(method.sight.model.tower) if isinstance(method, SightedMethod) else 0
 
 
 def table(costs: Sequence[MethodCost]) -> str:
@@ -122,7 +144,19 @@ def table(costs: Sequence[MethodCost]) -> str:
          f"{row['images_per_second']:.1f}", "", ""]
         for row in published()["cost"]
     ]  # fmt: skip
-    return f"{markdown(heads, rows)}\nRows marked [published]: {HEADING}.\n{_parts(costs)}"
+    notes = [f"Rows marked [published]: {HEADING}.", *_claim(costs)]
+    return "\n".join([markdown(heads, rows), *notes, _parts(costs)])
+
+
+def _claim(costs: Sequence[MethodCost]) -> list[str]:
+    """What of the published claim, RF-CLIP beside ProxyCLIP, is measured here, if both are."""
+    mine, other = ([cost for cost in costs if cost.kind == kind] for kind in ("RefocusCLIP", "ProxyCLIP"))
+    if not (mine and other):
+        return []
+    speed = {row["method"]: row["images_per_second"] for row in published()["cost"]}
+    here = other[0].seconds.median / mine[0].seconds.median
+    there = speed["RF-CLIP"] / speed["ProxyCLIP (+DINO)"]
+    return [f"Images per second, {mine[0].method} / {other[0].method}: {here:.2f} here, {there:.2f} published."]
 
 
 def _parts(costs: Sequence[MethodCost]) -> str:

@@ -19,12 +19,15 @@ from torch import Tensor
 
 from rfclip.clip import towers as V
 from rfclip.clip.architecture import named_config
+from rfclip.vision.dino import skeleton
+from rfclip.vision.model import DINO
 
 PLANTED = 8  # channels, as many as are known of OpenAI's weights
 POSITIONS = 0.03  # share of the positions that over-activate the channels from the start
 CONTENTS = 0.03  # share of the patches that a block makes over-activate them
 SELF_ATTENTION = 0.08  # mean diagonal of a layer's key-key attention; uniform attention has 1 / (1 + N)
 _RAISE = 20.0  # what a planted unit adds to a channel per unit of activation; other channels are about 1
+DINO_SIZES = {"dino_vits": (384, 6, 12), "dino_vitb": (768, 12, 12)}  # width, heads, blocks
 _GAIN = 4.0  # slope of a planted unit, per standard deviation of what it looks at
 
 
@@ -96,6 +99,30 @@ def empty_tower(config: Mapping[str, Any]) -> VisionTransformer:
         norm_layer=LayerNorm,
     )
     return vit.eval().requires_grad_(False)
+
+
+def random_vision(vit: VisionTransformer, published: str, seed: int = 0) -> DINO:
+    """Build a random vision model for a method beside a tower.
+
+    Beside a tower of full size (width 384 and more) it has the sizes of a published one; beside a toy it has the
+    tower's own width and heads, and two blocks. The weights are normal, of standard deviation 0.02.
+
+    Args:
+        vit: CLIP's tower.
+        published: the name of the vision model that the method was published with, e.g. 'dino_vitb8'.
+        seed: of the weights.
+    """
+    patch = int(published.removeprefix("dino_vit")[1:])
+    width, heads, depth = DINO_SIZES[published[: -len(str(patch))]]
+    if V.width(vit) < 384:
+        width, heads, depth = V.width(vit), V.num_heads(vit), 2
+    empty = skeleton(width, heads, depth, 4 * width, patch, 224 // patch)
+    generator = _generator(seed)
+    drawn = {name: 0.02 * torch.randn(value.shape, generator=generator) for name, value in empty.state_dict().items()}
+    for name in drawn:
+        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")):
+            drawn[name] += 1
+    return DINO(drawn, heads, "random weights")
 
 
 @torch.no_grad()

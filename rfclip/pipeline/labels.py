@@ -186,12 +186,12 @@ class _Classes:
         self._close()
         if area_thd is None or self.scores is None:
             return
-        pixels = torch.bincount(self.labels.flatten(), minlength=len(self.scores))[1:]
-        small = pixels.double() <= area_thd * int(pixels.sum())
-        self.scores[1:].masked_fill_(small[:, None, None], -torch.inf)
+        pixels = torch.bincount(self.labels.flatten(), minlength=len(self.scores)).tolist()[1:]
         self.best.copy_(self.scores[0])
         self.labels.zero_()
-        for index in (1 + (~small).nonzero().flatten()).tolist():
+        for index, count in enumerate(pixels, 1):
+            if count <= area_thd * sum(pixels):
+                self.scores[index] = -torch.inf
             self._compete(index, self.scores[index])
 
     def _close(self) -> None:

@@ -30,7 +30,7 @@ class TextLaplacian(Checked):
         edge_sharpness: how fast neighbours part where the grey value changes, 0..1e6.
         confidence_floor: the least that the best probability of a pixel counts, 0..1.
 
-    All Q queries are held on the pooled grid alone, at most 1.5 `grid` cells a side, about ten times in fp32, beside
+    All Q queries are held on the pooled grid alone, at most 1.5 `grid` cells a side, about ten times in fp64, beside
     a (Q, Q) matrix; at the original size, where the caller goes by the stages of :class:`Joint`, only a chunk of them.
 
     Raises:
@@ -79,13 +79,18 @@ class TextLaplacian(Checked):
 
         return Joint(checked_pool, solve)
 
-    def _solved(self, logits: Tensor, grey: Tensor, weights: Tensor) -> Tensor:
-        """Propagate the pooled logits (Q, h, w) of one image, given its grey values (h, w)."""
+    def _solved(self, pooled_logits: Tensor, grey: Tensor, weights: Tensor) -> Tensor:
+        """Propagate the pooled logits (Q, h, w) of one image, given its grey values (h, w).
+
+        In fp64: the directions of conjugate gradients lose each other in fp32, and the result with them, by up to a
+        percent on a small grid (tests/refiners/test_text_laplacian.py shows it).
+        """
+        logits, grey, weights = pooled_logits.double(), grey.double(), weights.double()
         probs = logits.softmax(0)
         trust = confidence(probs, weights, self.confidence_floor)
         edges = edge_weights(grey, probs, weights, self.edge_sharpness)
         system: Refine = lambda values: trust * values + laplacian(values, *edges)  # noqa: E731
-        return conjugate_gradient(system, logits, trust * logits, self.iterations)
+        return conjugate_gradient(system, logits, trust * logits, self.iterations).to(pooled_logits.dtype)
 
 
 def pool_factors(size: tuple[int, int], grid: int) -> tuple[int, int]:

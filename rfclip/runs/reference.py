@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
-from rfclip.benchmarks.options import Options, build_config, pamr_block
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, refiner_block
+from rfclip.benchmarks.options import Options, build_config
 from rfclip.benchmarks.protocols import PUBLISHED, SHARED, apply_published, published_benchmarks, published_settings
 from rfclip.data import DATA
 from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, WeightsFacts, config_facts
@@ -244,7 +244,7 @@ def _shipped(benchmark: str, pamr: bool, profile: str | None) -> dict[str, Any]:
     if profile is not None:
         apply_published(cfg, profile, benchmark)
     if pamr:
-        cfg.model.refiner = pamr_block()
+        cfg.model.refiner = refiner_block("pamr")
     return dict(_leaves(config_facts(cfg)))
 
 

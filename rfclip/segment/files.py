@@ -171,6 +171,8 @@ def describe(segmenter: OpenVocabSegmenter) -> dict[str, Any]:
     """The settings of a segmenter that its results hang on, for a JSON file; paths are cut to their last part."""
     loaded, settings = segmenter.loaded, dataclasses.asdict(segmenter.settings)
     del settings["keep_probs"]
+    if segmenter.settings.refiner is not None:
+        settings["refiner"] = {"type": type(segmenter.settings.refiner).__name__, **settings["refiner"]}
     return without_paths(
         {
             "version": __version__,

@@ -8,8 +8,19 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, config, config_root, find_profile, method_block
+from rfclip.benchmarks.configs import (
+    BENCHMARKS,
+    benchmark_config,
+    config,
+    config_root,
+    find_profile,
+    listed,
+    method_block,
+    refiner_block,
+)
+from rfclip.benchmarks.options import Options, build_config
 from rfclip.methods import METHODS
+from rfclip.refiners import build_refiner
 
 CONFIGS = sorted(config_root().glob("*/*.py"))
 SHIPPED = [path for path in CONFIGS if path.parent.name not in ("_base_", "analysis")]  # analysis/: tables of variants
@@ -120,3 +131,31 @@ def test_a_registered_method_needs_no_profile(monkeypatch: pytest.MonkeyPatch) -
     assert method_block("OfMine") == {"type": "OfMine"}
     with pytest.raises(ValueError, match=r"no profile 'OfYours'; there are .*paper.*, and the methods .*OfMine"):
         find_profile("OfYours")
+
+
+def test_a_refiner_is_known_by_its_file_and_by_its_class() -> None:
+    for name in ("pamr", "PAMR", "Pamr"):
+        assert refiner_block(name) == dict(type="PAMR", num_iter=10, dilations=(8, 16))
+    assert refiner_block("text_laplacian") == refiner_block("TextLaplacian") == refiner_block("text-laplacian")
+    assert refiner_block("none") is None
+    with pytest.raises(
+        ValueError, match="no refiner 'crf'; there are none, pamr, text_laplacian, and the classes PAMR"
+    ):
+        refiner_block("crf")
+
+
+@pytest.mark.parametrize("name", listed("_base_/refiners"))
+def test_refiners_have_the_defaults_of_their_class(name: str) -> None:
+    assert build_refiner(refiner_block(name)) == build_refiner({"type": refiner_block(name)["type"]})
+
+
+def test_the_option_puts_a_refiner_in_place_of_the_configs(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        f"_base_ = [{str(benchmark_config('voc21'))!r}]\nmodel = dict(refiner=dict(type='TextLaplacian', grid=40))\n"
+    )
+    assert build_config(Options(own)).model.refiner.grid == 40
+    assert build_config(Options(own, refiner="pamr")).model.refiner == refiner_block("pamr")
+    assert "refiner" not in build_config(Options(own, refiner="none")).model
+    assert "refiner" not in build_config(Options(benchmark_config("voc21"), refiner="none")).model
+    assert Options(own, refiner="none").overrides() == {"refiner": "none"}

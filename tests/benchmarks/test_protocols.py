@@ -178,7 +178,7 @@ def test_without_a_profile_the_configs_method_says_what_is_published() -> None:
 
 def test_what_the_command_line_says_wins() -> None:
     entries = {"model.prob_thd": 0.5, "model.method.alpha": 0.2, "test_pipeline.1.scale": (2048, 200)}
-    cfg = build_config(Options(benchmark_config("voc21"), profile="pearl", pamr=True, cfg_options=entries))
+    cfg = build_config(Options(benchmark_config("voc21"), profile="pearl", refiner="pamr", cfg_options=entries))
     assert (cfg.model.prob_thd, cfg.model.method.alpha, cfg.model.refiner.type) == (0.5, 0.2, "PAMR")
     assert "grid" not in cfg.model.refiner and cfg.test_dataloader.dataset.pipeline[1].scale == (2048, 200)
     facts = decisive_facts(cfg, {})

@@ -116,7 +116,8 @@ def test_options_are_passed_on(call: Callable[..., Any]) -> None:
     config = str(benchmark_config("ade20k"))
     assert commands[0] == [
         sys.executable, "-m", "rfclip", "test", config,
-        "--work-dir=work_dirs", "--model=auto", "--pretrained=w.pt", "--method=release", "--data-root=d", "--pamr",
+        "--work-dir=work_dirs", "--model=auto", "--pretrained=w.pt", "--method=release", "--refiner=pamr",
+        "--data-root=d",
     ]  # fmt: skip
     _, commands = call([*options[:1], "--benchmarks=ade20k", "--quick-gelu=no", "--origin=me"])
     assert commands[0][-2:] == ["--quick-gelu=no", "--origin=me"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mmseg.registry import MODELS
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, config
 from rfclip.benchmarks.options import Options
+from rfclip.cli import compare, eval_all, segment, test
 from rfclip.runs.run import UserError, run
 from tests.runs.test_run import write_data
 
@@ -41,12 +43,33 @@ def openai_state(make_clip: Callable[..., Any]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("profile", ["paper", "mean_kk"])
 def test_a_benchmark_runs_from_its_config(clip_files: dict[str, Any], profile: str) -> None:
     clip = dict(model=clip_files["model"], checkpoint=clip_files["pretrained"])
-    results = run(options("voc21", profile=profile, pamr=profile == "paper", **clip))
+    results = run(options("voc21", profile=profile, refiner="pamr" if profile == "paper" else None, **clip))
     manifest = results["manifest"]
     assert 0 <= results["metrics"]["mIoU"] <= 100 and len(results["per_class"]) == 21
     assert manifest["profile"] == profile and manifest["pamr"] is (profile == "paper")
     assert len(manifest["weights"]["sha256"]) == 64 and manifest["weights"]["activation"] == "QuickGELU"
     assert manifest["weights"]["pretrained"] == "clip.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("given", "refiner"),
+    [
+        ([], None),
+        (["--pamr"], "pamr"),
+        (["--refiner", "text_laplacian"], "text_laplacian"),
+        (["--pamr", "--refiner=none"], "none"),
+    ],
+)
+def test_the_command_lines_that_refine(given: list[str], refiner: str | None) -> None:
+    lines = {
+        test: ["config.py"],
+        eval_all: [],
+        compare: ["--methods=paper", "--benchmarks=voc21"],
+        segment: ["photo.jpg", "--classes=cat"],
+    }
+    for verb, needed in lines.items():
+        args = verb.parse(argparse.ArgumentParser(), [*needed, *given])
+        assert args.refiner == ("none" if verb is segment and refiner is None else refiner), verb
 
 
 @pytest.mark.parametrize("layout", ["torchscript", "state dict"])

@@ -12,7 +12,7 @@ from rfclip.pipeline import prior as prior_steps
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.prior import Prior, twins_of
 from rfclip.pipeline.steps import Queries, Settings, Windows
-from rfclip.refiners import PAMR
+from rfclip.refiners import PAMR, Refiner, TextLaplacian
 from tests.support.log import keep_log
 
 PATCH = 8
@@ -188,15 +188,16 @@ def test_crop_stretches_the_grid_and_pad_repeats_the_border(text: torch.Tensor) 
     torch.testing.assert_close(maps(Settings(Windows(), patch_fit="pad"), text, picture), expected)
 
 
-def test_label_image_scales_refines_and_takes_the_best_alias(text: torch.Tensor) -> None:
+@pytest.mark.parametrize("refiner", [PAMR(num_iter=2, dilations=(1, 2)), TextLaplacian(grid=16)])
+def test_label_image_scales_refines_and_takes_the_best_alias(text: torch.Tensor, refiner: Refiner) -> None:
     picture = images(1, 32, 48)
-    settings = Settings(Windows(), refiner=PAMR(num_iter=2, dilations=(1, 2)))
+    settings = Settings(Windows(), refiner=refiner)
     queries = Queries.of(text, WORDS, settings)
     cosines = maps(settings, text, picture)[0]
     result = pipeline.label_image(cosines, picture[0], (50, 70), queries, settings)
     large = F.interpolate(cosines[None], (50, 70), mode="bilinear", align_corners=False)
     seen = F.interpolate(picture, (50, 70), mode="bilinear", align_corners=False)
-    refined = settings.refiner.prepare(seen)(large)[0]
+    refined = refiner.prepare(seen, queries.text)(large)[0]
     probs = (40 * refined).softmax(0)
     best = torch.stack([probs[[i for i, c in enumerate(WORDS.query_class) if c == k]].amax(0) for k in range(3)])
     torch.testing.assert_close(result.probs, best)
@@ -228,6 +229,12 @@ def test_bad_windows(arguments: dict, said: str) -> None:
         ({"prob_thd": 1.5}, "1.5"),
         ({"prob_thd": float("nan")}, "nan"),
         ({"prob_thd": 0.1}, "background_index"),
+        ({"background_index": 1.0}, "background_index must be a whole number"),
+        ({"keep_probs": 1}, r"keep_probs \(in configs keep_seg_logits\) must be True or False, got 1"),
+        ({"alias_aggregation": "sum"}, "alias_aggregation must be one of 'max', 'mean', 'logsumexp', got 'sum'"),
+        ({"area_thd": 2, "background_index": 0}, "area_thd must be a number in 0..1, got 2"),
+        ({"area_thd": 0.1}, "area_thd=0.1.*must be class 0: give background_index=0, got None"),
+        ({"area_thd": 0.1, "background_index": 1}, "background_index=0, got 1; or leave area_thd out"),
     ],
 )
 def test_bad_settings(arguments: dict, said: str) -> None:
@@ -254,5 +261,9 @@ def test_threshold_needs_a_vocabulary_with_background() -> None:
         settings.check_vocabulary(load_vocabulary("voc20"), "voc20")
     with pytest.raises(ValueError, match=r"voc21.*its background in class 0.*'boat'.*set background_index=0"):
         replace(settings, background_index=4).check_vocabulary(load_vocabulary("voc21"), "voc21")
+    small = Settings(Windows(), area_thd=0.1, background_index=0)
+    small.check_vocabulary(load_vocabulary("voc21"), "voc21")
+    with pytest.raises(ValueError, match=r"voc20.*no background class, so area_thd=0.1 turns.*set area_thd=None"):
+        small.check_vocabulary(load_vocabulary("voc20"), "voc20")
     with pytest.raises(ValueError, match="none of the 3 classes"):
         replace(settings, background_index=3).check_vocabulary(WORDS, "words.txt")

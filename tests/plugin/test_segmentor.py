@@ -45,7 +45,9 @@ def test_predict_gives_each_sample_its_own_size(build, make_images, test_cfg) ->
 
 
 @pytest.mark.parametrize("test_cfg", [None, SLIDE])
-@pytest.mark.parametrize("refiner", [None, {"type": "PAMR", "num_iter": 2, "dilations": (1, 2)}])
+@pytest.mark.parametrize(
+    "refiner", [None, {"type": "PAMR", "num_iter": 2, "dilations": (1, 2)}, {"type": "TextLaplacian", "grid": 20}]
+)
 def test_batch_of_two_is_two_batches_of_one(build, make_images, test_cfg, refiner) -> None:
     model = build(test_cfg=test_cfg, prior=PRIOR, refiner=refiner)
     images = make_images(2, 85, 118)
@@ -53,6 +55,26 @@ def test_batch_of_two_is_two_batches_of_one(build, make_images, test_cfg, refine
     for image, result in zip(images, together, strict=True):
         alone = model.predict(image[None])[0]
         torch.testing.assert_close(result.seg_logits.data, alone.seg_logits.data, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "logsumexp"])
+def test_names_are_joined_and_small_classes_dropped(build, make_images, how) -> None:
+    images, (plain, changed) = (
+        make_images(1, 80, 112),
+        (build(), build(alias_aggregation=how, area_thd=0.4, background_index=0)),
+    )
+    cosines = plain(images, mode="tensor")[0]
+    scores = (40 * cosines).softmax(0)
+    owners = torch.tensor(plain.vocabulary.query_class)
+    joined = {"logsumexp": lambda p: p.sum(0), "mean": lambda p: p.log().mean(0).exp()}[how]
+    probs = torch.stack([joined(scores[owners == index]) for index in range(3)])
+    areas = probs.argmax(0).flatten().bincount(minlength=3)[1:]
+    probs[1:][areas <= 0.4 * areas.sum()] = 0
+    (result,) = changed.predict(images)
+    torch.testing.assert_close(result.seg_logits.data, probs, rtol=1e-4, atol=1e-6)
+    best = torch.where(probs.amax(0) < changed.settings.prob_thd, 0, probs.argmax(0))
+    assert torch.equal(result.pred_sem_seg.data[0], best)
+    assert not torch.equal(result.seg_logits.data, plain.predict(images)[0].seg_logits.data)
 
 
 def test_padding_is_cut_first(build, make_images) -> None:
@@ -259,9 +281,13 @@ def test_inferencer(clip_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (
             {"refiner": {"type": "MeanKK"}},
             TypeError,
-            "refiner.type .MeanKK. is no refiner, which defines prepare; there are PAMR",
+            "refiner.type .MeanKK. is no refiner, which defines prepare; there are PAMR, TextLaplacian",
         ),
-        ({"refiner": {"type": "CRF"}}, ValueError, "refiner.type 'CRF' is not registered; there are PAMR"),
+        (
+            {"refiner": {"type": "CRF"}},
+            ValueError,
+            "refiner.type 'CRF' is not registered; there are PAMR, TextLaplacian",
+        ),
         ({"data_preprocessor": {"type": "PaddingPreProcessor", "size_divisor": 32}}, TypeError, "size_divisor"),
     ],
 )

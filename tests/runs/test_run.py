@@ -102,7 +102,7 @@ def test_results_hold_scores_classes_and_manifest(finished: Options, finished_ru
     assert len(results["per_class"]) == 20 and set(results["per_class"]["cat"]) == {"IoU", "Acc"}
     manifest = results["manifest"]
     assert manifest["profile"] == "mean_kk" and manifest["pamr"] is False
-    assert manifest["overrides"] == {"pamr": False}
+    assert manifest["overrides"] == {}
     assert manifest["data"]["images"] == manifest["time"]["images"] == IMAGES
     assert manifest["weights"]["pretrained"] == "weights.pt"
     assert manifest["machine"]["processes"] == 1 and "torch" in manifest["versions"]
@@ -287,7 +287,7 @@ def test_a_full_disk_is_named(options: Options, monkeypatch: pytest.MonkeyPatch)
 
 def test_options_reach_the_config() -> None:
     config = ROOT / "configs/rfclip/rfclip_vit-b16_voc21.py"
-    cfg = build_config(Options(config, profile="MeanKK", pamr=True, model="tiny", data_root="/x/sample"))
+    cfg = build_config(Options(config, profile="MeanKK", refiner="pamr", model="tiny", data_root="/x/sample"))
     assert cfg.model.method == dict(type="MeanKK")
     assert cfg.model.refiner == dict(type="PAMR", num_iter=10, dilations=(8, 16))
     assert (cfg.model.clip.model, cfg.model.clip.pretrained) == ("tiny", None)

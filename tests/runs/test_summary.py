@@ -24,6 +24,7 @@ def result(benchmark: str, miou: float = 50.0, real: bool = False, **changes: An
     images = published()["images"][benchmark][0] if real else 3
     tiny = {"model": "tiny", "pretrained": None, "sha256": "abc", "architecture": "x", "origin": "tiny"}
     openai = {"model": "ViT-B-16", "pretrained": "openai", "architecture": "ViT-B-16", "origin": "openai"}
+    refiner = "pamr" if changes.get("pamr") else None
     manifest = {
         "profile": "paper",
         "layers": "all",
@@ -34,7 +35,7 @@ def result(benchmark: str, miou: float = 50.0, real: bool = False, **changes: An
         "templates": {"name": "imagenet80"},
         "weights": openai if real else tiny,
         "data": {"images": images},
-        "config": config_facts(build_config(Options(benchmark_config(benchmark), pamr=bool(changes.get("pamr"))))),
+        "config": config_facts(build_config(Options(benchmark_config(benchmark), refiner=refiner))),
         "code": {"sha256": "code"},
         "identity": "id",
         **changes,
@@ -98,7 +99,7 @@ def test_only_the_published_protocol_can_be_compared() -> None:
 )
 def test_a_setting_that_is_not_the_published_one_is_named(entry: str, value: Any, sentence: str) -> None:
     pamr = "refiner" in entry
-    options = Options(benchmark_config("voc21"), pamr=pamr, cfg_options={entry: value})
+    options = Options(benchmark_config("voc21"), refiner="pamr" if pamr else None, cfg_options={entry: value})
     facts = config_facts(build_config(options))
     changed = result("voc21", 64.8, real=True, profile="release", pamr=pamr, config=json.loads(json.dumps(facts)))
     assert unlike_published("voc21", changed["manifest"]) == [sentence]

@@ -64,6 +64,6 @@ model = dict(
         stride=112,
         # windows encoded together: memory against speed, the result does not change
         window_batch=8,
-        # pad_multiple=..., pixels: zeros round each window after normalisation, up to a multiple per side; left out: none
+        # pad_multiple=..., pixels: zeros round each window after normalisation, to a multiple per side; left out: none
     ),
 )

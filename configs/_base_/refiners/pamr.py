@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement of the logits (docs/METHOD.md section 5); --pamr adds it."""
+"""Pixel-adaptive mask refinement of the logits (docs/METHOD.md section 5); --refiner pamr, or --pamr, adds it."""
 
 model = dict(
     refiner=dict(

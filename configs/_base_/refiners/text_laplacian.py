@@ -1,4 +1,4 @@
-"""PEARL's propagation of the logits (docs/METHODS.md, TextLaplacian)."""
+"""PEARL's propagation of the logits (docs/METHODS.md, TextLaplacian); --refiner text_laplacian adds it."""
 
 model = dict(
     refiner=dict(

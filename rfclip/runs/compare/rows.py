@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from mmengine.config import Config
 
-from rfclip.benchmarks.configs import BENCHMARKS, config_root, find_profile, listed, profiles
+from rfclip.benchmarks.configs import BENCHMARKS, find_profile, profiles, refiner_block
 from rfclip.benchmarks.options import Options, benchmark_name, build_config
 from rfclip.words.lists import plain_vocabulary
 from rfclip.words.vocabulary import load_vocabulary, shipped_vocabularies
@@ -20,7 +19,6 @@ CLEAN, PLAIN = "clean", "plain"
 PRIORS = (PUBLISHED, NONE)
 NAMES = (PUBLISHED, CLEAN, PLAIN)
 REFERENCE = "paper"  # of all methods
-REFINERS = "_base_/refiners"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class Row:
     Attributes:
         method: Name of a profile, or of a registered method.
         prior: 'published': as config and protocol have it; 'none'.
-        refiner: 'none'; 'published': as config and protocol have it; or a file of configs/_base_/refiners.
+        refiner: 'none'; 'published': as config and protocol have it; or what
+            :func:`rfclip.benchmarks.configs.refiner_block` takes.
         names: 'published': as config and protocol have them; 'clean': the benchmark's shipped list of that name;
             'plain': the data set's own class names without aliases.
     """
@@ -54,11 +53,6 @@ class Row:
             "" if self.names == PUBLISHED else f"names-{self.names}",
         ]
         return "+".join(filter(None, [self.method, *parts]))
-
-
-def refiners() -> tuple[str, ...]:
-    """What a row may have for refiner."""
-    return (NONE, PUBLISHED, *listed(REFINERS))
 
 
 def chosen_methods(asked: list[str]) -> list[str]:
@@ -99,16 +93,15 @@ def make_rows(methods: list[str], priors: list[str], refiner: list[str], names: 
     Raises:
         ValueError: A word is unknown, or stands twice.
     """
-    asked = {
-        "--prior": (priors, PRIORS),
-        "--refiner": (refiner, refiners()),
-        "--names": (names, NAMES),
-    }
-    for option, (given, known) in asked.items():
+    for option, given, known in (("--prior", priors, PRIORS), ("--names", names, NAMES)):
         unknown = next((word for word in given if word not in known), None)
         if unknown is not None:
             raise ValueError(f"{option} takes {', '.join(known)}, by commas; got {unknown!r}")
         _check_once(option, given)
+    for word in refiner:
+        if word != PUBLISHED:
+            refiner_block(word)  # says what there is
+    _check_once("--refiner", refiner)
     settings = product(priors, refiner, names)
     return [Row(method, *setting) for setting in settings for method in methods]
 
@@ -130,18 +123,11 @@ def row_options(row: Row, base: Options) -> Options:
     changes: dict[str, Any] = {}
     if row.prior == NONE and cfg.model.get("prior") is not None:
         changes["model.prior"] = None
-    if row.refiner == NONE and cfg.model.get("refiner") is not None:
-        changes["model.refiner"] = None
     if row.names != PUBLISHED:
         changes["model.vocabulary"] = _vocabulary(row.names, cfg)
-    if row.refiner not in (NONE, PUBLISHED, "pamr"):
-        changes["model.refiner"] = _refiner(row.refiner)
-    return replace(options, pamr=row.refiner == "pamr", cfg_options={**base.cfg_options, **changes})
-
-
-def _refiner(name: str) -> Mapping[str, Any]:
-    block: Mapping[str, Any] = Config.fromfile(config_root() / REFINERS / f"{name}.py").model.refiner.to_dict()
-    return block
+    as_it_is = row.refiner == PUBLISHED or (row.refiner == NONE and cfg.model.get("refiner") is None)
+    refiner = None if as_it_is else row.refiner
+    return replace(options, refiner=refiner, cfg_options={**base.cfg_options, **changes})
 
 
 def _vocabulary(names: str, cfg: Config) -> str | list[list[str]]:

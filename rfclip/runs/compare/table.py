@@ -183,7 +183,7 @@ def _unlike_published(row: Row) -> list[str]:
             if prior
             else "was published without the prior, whose numbers were tuned for paper and release"
         )
-    if refiner and row.refiner in (NONE, "pamr"):
+    if refiner and row.refiner == NONE:
         notes.append("was published with a refiner of its own")
     return notes
 
