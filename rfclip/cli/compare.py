@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +144,9 @@ def answers(
 
     if args.launcher != "none":
         for row, benchmark in cells:  # in step with the other processes, whom an error here would leave waiting
-            yield (row, benchmark), run_cell(row, bases[benchmark])
+            with redirect_stdout(io.StringIO()):  # its log is a file too
+                answer: Answer = run_cell(row, bases[benchmark])
+            yield (row, benchmark), answer
         return
     count = args.gpus or args.jobs
     workers = [
@@ -171,11 +175,14 @@ def measure(table: Table, bases: Mapping[str, Options], args: argparse.Namespace
     from tqdm import tqdm
 
     cells = [(row, benchmark) for row in table.rows for benchmark in bases]
-    progress = Progress({row: list(bases) for row in table.rows}, args.gpus or args.jobs)
+    at_once = 1 if args.launcher != "none" else args.gpus or args.jobs
+    progress = Progress({row: list(bases) for row in table.rows}, at_once)
     bar = tqdm(total=len(cells), unit="cell", disable=None if is_first() else True)
     failed = [f"{benchmark}: {why}" for benchmark, why in _missing(table).items()]
     for number, ((row, benchmark), answer) in enumerate(answers(cells, bases, args), 1):
         progress.done(row, benchmark, answer)
+        if not is_first():
+            continue
         cell = answer.get("error") or read_cell(args.work_dir / row.name / benchmark, args.resamples)
         table.cells[row, benchmark] = cell
         if isinstance(cell, str):
@@ -187,7 +194,7 @@ def measure(table: Table, bases: Mapping[str, Options], args: argparse.Namespace
             told += ", kept" if answer["kept"] else f", {answer['seconds']} s"
         bar.set_postfix_str(progress.text())
         bar.update()
-        if bar.disable and is_first():
+        if bar.disable:
             print(f"[{number}/{len(cells)}] {row.name}, {benchmark}: {told}; {progress.text()}", flush=True)
         if not progress.left[row]:
             save(table, args.work_dir, about)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from rfclip.analysis import charts
-from rfclip.analysis.audit import Audit, Labelled, audit, plain_vocabulary, winners, without_each, write_table
+from rfclip.analysis import audit_charts
+from rfclip.analysis.audit import Audit, Labelled, audit, winners, without_each, write_table
+from rfclip.words.lists import plain_vocabulary
 from rfclip.words.vocabulary import load_vocabulary
 
 WORDS = load_vocabulary([["sky", "cloud"], "grass", ["cat", "kitten", "dog"]])
@@ -105,7 +106,7 @@ def test_table_and_plot(model, pictures, tmp_path):
     assert float(rows[0]["IoU_published_%"]) == pytest.approx(found.total("published"), abs=0.01)
     assert sum(float(row["pixels_won_%"]) for row in rows[4:]) == pytest.approx(100, abs=0.1)
     assert rows[6]["name"] == "grass" and rows[6]["mIoU_change_without_it"] == ""
-    figure = charts.vocabulary_audit(
+    figure = audit_charts.vocabulary_audit(
         dict(found.iou), [1.0, 2.0], found.classes, ["cat (cat)"], np.array([3.0]), "title"
     )
     assert "mIoU of all" in [text.get_text() for text in figure.axes[0].get_yticklabels()]
