@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rfclip.checks import shown
 from rfclip.data import PACKAGE
 
 BENCHMARKS = ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k")
@@ -116,6 +115,7 @@ def refiner_block(name: str) -> dict[str, Any] | None:
     from mmengine.config import Config
 
     from rfclip import refiners
+    from rfclip.checks import shown  # here, as above: it brings numpy
 
     if name == "none":
         return None
