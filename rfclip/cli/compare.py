@@ -178,7 +178,7 @@ def measure(table: Table, bases: Mapping[str, Options], args: argparse.Namespace
     at_once = 1 if args.launcher != "none" else args.gpus or args.jobs
     progress = Progress({row: list(bases) for row in table.rows}, at_once)
     bar = tqdm(total=len(cells), unit="cell", disable=None if is_first() else True)
-    failed = [f"{benchmark}: {why}" for benchmark, why in _missing(table).items()]
+    failed = [f"{row.name} on {benchmark}: {cell}" for (row, benchmark), cell in table.cells.items()]
     for number, ((row, benchmark), answer) in enumerate(answers(cells, bases, args), 1):
         progress.done(row, benchmark, answer)
         if not is_first():
@@ -200,10 +200,6 @@ def measure(table: Table, bases: Mapping[str, Options], args: argparse.Namespace
             save(table, args.work_dir, about)
     bar.close()
     return failed
-
-
-def _missing(table: Table) -> dict[str, str]:
-    return {benchmark: cell for (_, benchmark), cell in table.cells.items() if isinstance(cell, str)}
 
 
 def save(table: Table, folder: Path, about: About, costs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -249,8 +245,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{as_text(content, about)}\n")
     for path in [*(args.work_dir / f"table.{ending}" for ending in ("json", "csv", "md")), *plotted]:
         print(path)
-    for sentence in failed:
-        print(f"error: {sentence}", file=sys.stderr)
+    if failed:
+        print(
+            f"error: {len(failed)} of {len(table.rows) * len(table.benchmarks)} cells have no score; the first: {failed[0]}",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 

@@ -205,4 +205,9 @@ def _parts(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(content: Content) -> list[str]:
-    return [f"{row['row']}: {note}" for row in content for note in row["notes"]]
+    """Each note once, behind the rows that have it."""
+    rows: dict[str, list[str]] = {}
+    for row in content:
+        for note in row["notes"]:
+            rows.setdefault(note, []).append(row["row"])
+    return [f"{', '.join(names)}: {note}" for note, names in rows.items()]
