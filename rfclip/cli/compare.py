@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.cli.arguments import at_least_one, benchmarks, share, share_clip, with_sample, words
 from rfclip.cli.pool import LOG, Answer, Progress, Worker, ask_all, environments
-from rfclip.cli.processes import make_sample
+from rfclip.cli.processes import is_first, launch, sample_once
 
 if TYPE_CHECKING:
     from rfclip.benchmarks.options import Options
@@ -228,7 +227,8 @@ def run(args: argparse.Namespace) -> int:
     from rfclip.runs.compare.writing import as_text
 
     if args.launcher == "pytorch" and "RANK" not in os.environ:
-        return launch(args)
+        sample_once(args)
+        return launch(["compare", *args.arguments], args.gpus or 1)
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     sample_once(args)
@@ -246,10 +246,8 @@ def run(args: argparse.Namespace) -> int:
     for path in [*(args.work_dir / f"table.{ending}" for ending in ("json", "csv", "md")), *plotted]:
         print(path)
     if failed:
-        print(
-            f"error: {len(failed)} of {len(table.rows) * len(table.benchmarks)} cells have no score; the first: {failed[0]}",
-            file=sys.stderr,
-        )
+        cells = len(table.rows) * len(table.benchmarks)
+        print(f"error: {len(failed)} of {cells} cells have no score; the first: {failed[0]}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -269,7 +267,9 @@ def describe(args: argparse.Namespace, reference: str, skipped: tuple[str, ...])
 
 
 def plot(content: Sequence[Mapping[str, Any]], about: About, path: Path) -> list[Path]:
-    """Draw mean against cost, or means alone without costs; nothing where no row has a mean."""
+    """Draw mean against cost, or means alone where no cost is known; nothing where no row has a mean."""
+    import numpy as np
+
     from rfclip.analysis import charts
     from rfclip.explain import style
 
@@ -279,44 +279,14 @@ def plot(content: Sequence[Mapping[str, Any]], about: About, path: Path) -> list
         return []
     title = f"Mean mIoU over {len(rows[0]['cells'])} benchmarks, {about.data}, protocol {about.protocol}"
     note = "The sample says nothing about real data." if about.sample else ""
-    values = [row["mean"] for row in rows]
-    if any((row["cost"] or {}).get("ratio") is None for row in rows):
-        figure = charts.bars([row["row"] for row in rows], _array(values), None, "mean mIoU, %", title, note)
+    known = [row for row in rows if "ratio" in (row["cost"] or {})]
+    values = np.array([row["mean"] for row in known or rows])
+    if known:
+        unknown = ", ".join(dict.fromkeys(row["method"] for row in rows if row not in known))
+        note = f"{note} Of unknown cost: {unknown}.".strip() if unknown else note
+        settings = [f"prior {row['prior']}, refiner {row['refiner']}, names {row['names']}" for row in known]
+        costs = np.array([row["cost"]["ratio"] for row in known])
+        figure = charts.mean_against_cost([row["method"] for row in known], costs, values, settings, title, note)
     else:
-        settings = [f"prior {row['prior']}, refiner {row['refiner']}, names {row['names']}" for row in rows]
-        costs = _array([row["cost"]["ratio"] for row in rows])
-        figure = charts.mean_against_cost([row["method"] for row in rows], costs, _array(values), settings, title, note)
+        figure = charts.bars([row["row"] for row in rows], values, None, "mean mIoU, %", title, note)
     return [style.save(figure, path)]
-
-
-def _array(values: Sequence[float]) -> Any:
-    import numpy as np
-
-    return np.asarray(values, float)
-
-
-def launch(args: argparse.Namespace) -> int:
-    """Start this command under torch.distributed, in `--gpus` processes."""
-    from rfclip.cost.memory import environment
-
-    make_sample(args)
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={args.gpus or 1}"]
-    return subprocess.run(
-        [*line, "-m", "rfclip", "compare", *args.arguments], env=environment(), check=False
-    ).returncode
-
-
-def sample_once(args: argparse.Namespace) -> None:
-    """Make the sample; of several processes one does, and the others wait for it."""
-    from filelock import FileLock
-
-    if args.sample:
-        root = Path(args.data_root).absolute()
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f".{root.name}.lock")):
-            make_sample(args)
-
-
-def is_first() -> bool:
-    """Whether this is the process that speaks and writes."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
