@@ -3,12 +3,13 @@
     python tools/train_tiny_vit.py --patch 8 --out rfclip/data/tiny_vit
     python tools/train_tiny_vit.py --patch 16 --out rfclip/data/tiny_vit
 
-A toy with the layout of DINO, for a machine without downloads: a student learns to say of each patch what its teacher,
-the moving average of itself, says of the patch that lies there in another view of the scene. Views are shifted crops
-in another light, so a patch's phase, shade and place cannot be told from one view to the other, and what it belongs to
-can. What is said is a distribution over prototypes; Sinkhorn's normalisation of the teacher's keeps all prototypes in
-use, so that nothing collapses. The final tokens and the last block's keys and values are taught alike, since methods
-read all three. The same seed, steps and number of threads give the same weights.
+A toy with the layout of DINO, for a machine without downloads. What it is taught: to find, for each patch of a view of
+a scene, the patch that lies there in another view, among all patches of other scenes. Views are shifted crops in
+another light, so a patch's phase, shade and place cannot be told from one view to the other, and what it belongs to
+can; other patches of the same scene, which may belong to the same thing, are no wrong answers. Blocks of other scenes
+are put into every view, so that no patch is told by its company. The final tokens and the last
+block's keys and values are taught alike, since methods read all three. The same seed, steps and number of threads give
+the same weights.
 
 At the end it prints, on scenes that it never saw, what the final tokens, keys and values are worth, beside those of the
 untrained tower: the share of patches whose nearest patch of another scene has the same look, and how often two patches
@@ -18,7 +19,6 @@ of one region are more alike than two of different regions of a scene (0.5: by c
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -36,11 +36,11 @@ from rfclip.io import sample_world
 from rfclip.vision import dino
 from rfclip.vision.model import VisionModel
 
-SIZES = {8: {"width": 192, "heads": 3, "side": 12}, 16: {"width": 128, "heads": 2, "side": 8}}  # by patch
+SIZES = {8: {"width": 192, "heads": 3, "side": 8}, 16: {"width": 128, "heads": 2, "side": 8}}  # by patch
 DEPTH = 2
-PROTOTYPES = 512
 READ = ("token", "key", "value")
-STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.05
+BLOCK = 2  # patches
+TEMPERATURE = 0.1
 MEAN = torch.tensor(VisionModel.mean).view(3, 1, 1)
 STD = torch.tensor(VisionModel.std).view(3, 1, 1)
 
@@ -117,76 +117,75 @@ def features(vit: VisionTransformer, images: Tensor) -> dict[str, Tensor]:
     return {name: part[:, 1:] for name, part in zip(READ, (final, *joined), strict=True)}
 
 
-class Student(nn.Module):
-    """A tower and the prototypes of each thing that is read of it."""
-
-    def __init__(self, patch: int) -> None:
-        super().__init__()
-        size = SIZES[patch]
-        self.vit = dino.skeleton(depth=DEPTH, hidden=size["width"], patch=patch, **size)
-        self.prototypes = nn.ParameterDict({name: torch.randn(PROTOTYPES, size["width"]) for name in READ})
-        for name, weight in self.vit.named_parameters():
-            if weight.ndim > 1:
-                nn.init.trunc_normal_(weight, std=0.02 if name in ("cls_token", "pos_embed") else 0.05)
-            elif name.endswith("bias"):
-                nn.init.zeros_(weight)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Cosines (B, N, prototypes) of what is read of each patch."""
-        return {
-            name: F.normalize(read, dim=-1) @ F.normalize(self.prototypes[name], dim=-1).T
-            for name, read in features(self.vit, images).items()
-        }
+def untrained(patch: int) -> VisionTransformer:
+    """A tower of random weights."""
+    size = SIZES[patch]
+    vit = dino.skeleton(depth=DEPTH, hidden=size["width"], patch=patch, **size)
+    for name, weight in vit.named_parameters():
+        if weight.ndim > 1:
+            nn.init.trunc_normal_(weight, std=0.02 if name in ("cls_token", "pos_embed") else 0.05)
+        elif name.endswith("bias"):
+            nn.init.zeros_(weight)
+    return vit
 
 
-def sinkhorn(cosines: Tensor, rounds: int = 3) -> Tensor:
-    """Distributions (M, prototypes) of the teacher's cosines (M, prototypes), all prototypes used alike."""
-    shares = torch.exp((cosines - cosines.max()) / TEACHER_TEMPERATURE)
-    for _ in range(rounds):
-        shares = shares / shares.sum(0, keepdim=True).clamp_min(1e-12)
-        shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-12)
-    return shares
+def mixed(images: Tensor, patch: int, shift: int) -> tuple[Tensor, Tensor]:
+    """Put blocks of other scenes into images, so that no patch is told by the company it is in.
+
+    Args:
+        images: (B, 3, S, S), an image of each scene.
+        patch: side of a patch in pixels.
+        shift: image b gets blocks of image b - shift.
+
+    Returns:
+        The images, and the scene of each patch (B, N).
+    """
+    batch, side = len(images), images.shape[-1] // patch
+    blocks = torch.rand(batch, 1, side // BLOCK, side // BLOCK) < 0.5
+    foreign = F.interpolate(blocks.float(), scale_factor=BLOCK) > 0.5  # (B, 1, side, side)
+    pixels = F.interpolate(foreign.float(), scale_factor=patch) > 0.5
+    scene = torch.where(
+        foreign.flatten(1), (torch.arange(batch) - shift)[:, None] % batch, torch.arange(batch)[:, None]
+    )
+    return torch.where(pixels, images.roll(shift, 0), images), scene
 
 
-def loss_of(student: Student, teacher: Student, views: Views) -> Tensor:
-    """Cross-entropy of the student's view with the teacher's other view, both ways, over all that is read."""
-    images = torch.cat([views.first, views.second])
-    said = student(images)
-    with torch.no_grad():
-        taught = teacher(images)
-    rows, there = torch.arange(len(views.first))[:, None].expand_as(views.partner), views.partner >= 0
-    total = said[READ[0]].new_zeros(())
-    for name in READ:
-        (own_a, own_b), (other_a, other_b) = said[name].chunk(2), taught[name].chunk(2)
-        at_b = rows[there], views.partner[there]
-        for own, other in ((own_a[there], other_b[at_b]), (own_b[at_b], other_a[there])):
-            total = total - (sinkhorn(other) * (own / STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1).mean()
-    return total / (2 * len(READ))
+def loss_of(vit: VisionTransformer, views: Views) -> Tensor:
+    """Cross-entropy of finding a patch's partner among those of other scenes, both ways, over all that is read."""
+    patch = dino.patch_size(vit)
+    (first, scenes), (second, others) = mixed(views.first, patch, 1), mixed(views.second, patch, 2)
+    image, place = (views.partner >= 0).nonzero(as_tuple=True)
+    partner = views.partner[image, place]
+    kept = (scenes[image, place] == image) & (others[image, partner] == image)
+    image, place, partner = image[kept], place[kept], partner[kept]
+    losses = []
+    for read in features(vit, torch.cat([first, second])).values():
+        one, two = F.normalize(read, dim=-1).chunk(2)
+        right = (one[image, place] * two[image, partner]).sum(-1, keepdim=True)  # (M, 1)
+        for near, far, owner in ((one[image, place], two, others), (two[image, partner], one, scenes)):
+            wrong = (near @ far.flatten(0, 1).T).masked_fill(owner.flatten() == image[:, None], -torch.inf)
+            scores = torch.cat([right, wrong], 1) / TEMPERATURE
+            losses.append(F.cross_entropy(scores, torch.zeros(len(near), dtype=torch.long)))
+    return torch.stack(losses).mean()
 
 
 def train(patch: int, steps: int, batch: int, rate: float, seed: int) -> VisionTransformer:
-    """Train for a number of steps (a short warm-up, then half a cosine) and return the teacher's tower."""
+    """Train for a number of steps: a short warm-up, then half a cosine."""
     torch.manual_seed(seed)
-    student = Student(patch)
-    teacher = copy.deepcopy(student).requires_grad_(False)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=0.02)
+    vit = untrained(patch)
+    optimizer = torch.optim.AdamW(vit.parameters(), lr=rate, weight_decay=0.02)
     began = time.monotonic()
     for step, views in zip(range(steps), Scenes(patch, SIZES[patch]["side"], seed + 1).batches(batch), strict=False):
-        done = step / steps
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
-        loss = loss_of(student, teacher, views)
+            group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        loss = loss_of(vit, views)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
         optimizer.step()
-        keep = 1 - 0.01 * 0.5 * (1 + math.cos(math.pi * done))
-        with torch.no_grad():
-            for own, new in zip(teacher.parameters(), student.parameters(), strict=True):
-                own.lerp_(new, 1 - keep)
         if step % 50 == 0:
             print(f"step {step:5d}  loss {loss.item():.3f}  {time.monotonic() - began:5.0f} s", flush=True)
-    return teacher.vit
+    return vit
 
 
 @torch.no_grad()
@@ -234,20 +233,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patch", type=int, choices=sorted(SIZES), required=True, help="side of a patch in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder; tiny8.safetensors or tiny16.safetensors")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=12, help="scenes a step")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    untrained = worth(Student(args.patch).vit)
+    random = worth(untrained(args.patch))
     vit = train(args.patch, args.steps, args.batch, args.rate, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     save(vit, args.out / f"tiny{args.patch}.safetensors")
     for name, (retrieved, ordered) in worth(vit).items():
-        before = untrained[name]
+        before = random[name]
         print(
             f"{name}: nearest patch {retrieved:.3f} (untrained {before[0]:.3f}), pairs {ordered:.3f} ({before[1]:.3f})"
         )

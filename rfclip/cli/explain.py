@@ -24,6 +24,7 @@ PLOTS = {
     "partition": "Who gives and who receives",
     "budget": "How much attention is moved",
     "similarity": "Similarity with each class",
+    "vision": "What the vision model takes for the same thing",
 }  # the titles of rfclip.explain.figures.PLOTS, which are not at hand without matplotlib
 
 

@@ -19,6 +19,7 @@ PACKAGES = (
     "mmengine",
     "mmsegmentation",
     "open_clip_torch",
+    "timm",
     "numpy",
     "opencv-python",
     "pillow",
@@ -52,6 +53,7 @@ def facts() -> dict[str, str]:
     import torch
 
     from rfclip.io.cache import cache_dir
+    from rfclip.vision.files import names
 
     cards = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
     return {
@@ -63,6 +65,7 @@ def facts() -> dict[str, str]:
         "configs": str(config_root()),
         "benchmarks": ", ".join(BENCHMARKS),
         "methods": ", ".join(profiles()),
+        "vision models": ", ".join(names()),
         "analyses": ", ".join(listed("analysis")),
         "vocabularies": shipped("vocabularies"),
         "templates": shipped("templates"),

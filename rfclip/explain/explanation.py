@@ -27,7 +27,8 @@ from rfclip.methods.replay import Replay
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.fitting import Fit
 from rfclip.pipeline.labels import resize
-from rfclip.pipeline.steps import Queries, Windows
+from rfclip.pipeline.steps import Queries
+from rfclip.pipeline.windows import Windows
 from rfclip.refocus import distraction_scores
 from rfclip.segment.api import Names, OpenVocabSegmenter
 from rfclip.words.vocabulary import Vocabulary
@@ -37,7 +38,10 @@ LOG = logging.getLogger(__name__)
 MOST_PATCHES = 800  # larger grids are not legible, and their attention matrices make pages of many megabytes
 MOST_LAYERS = 12
 _TAU = 5.0  # for methods that have no threshold of their own: the paper's
-_NAMES = ("residual", "distractors", "defocus", "attn_qk", "attn_refocused", "attn_dense", "attn_dense_refocused")
+_NAMES = (
+    *("residual", "distractors", "defocus", "attn_qk", "attn_refocused", "attn_dense", "attn_dense_refocused"),
+    "vision_similarity",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,8 @@ class Explanation:
         padding: a clause on what padding has to do with the patches; '' where nothing was padded.
         source: the file of the picture; None: not known.
         notes: clauses on what was guessed or cut in reading the picture, as in a Segmentation.
+        vision: (N, N) cosines between the patches by the method's vision model, or None where it has none or does
+            not show them.
     """
 
     image: NDArray[np.uint8]
@@ -89,6 +95,7 @@ class Explanation:
     padding: str = ""
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    vision: NDArray[np.float32] | None = None
 
     def received(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Attention that each patch receives, mean over the patch queries: (L, N) before and after."""
@@ -285,6 +292,7 @@ def _arrays(
     ratio = torch.stack([recorder["residual", layer] for layer in (*shown, count)])
     given = all(("distractors", layer) in recorder for layer in shown)
     distractors = torch.stack([recorder["distractors", layer] for layer in shown]) if given else ratio[:-1] > 1
+    vision = recorder.get("vision_similarity")
     cuts = [recorder["defocus", layer] for layer in shown if ("defocus", layer) in recorder]
     return {
         "before": before.numpy(),
@@ -292,6 +300,7 @@ def _arrays(
         "ratio": ratio[:, filled].numpy(),
         "distractors": distractors[:, filled].numpy(),
         "defocus": torch.stack(cuts)[:, filled].numpy() if len(cuts) == len(shown) else None,
+        "vision": None if vision is None else averaged(vision, own, grid)[filled][:, filled].float().numpy(),
     }
 
 
@@ -314,9 +323,14 @@ def regridded(attention: Tensor, own: tuple[int, int], grid: tuple[int, int]) ->
         >>> regridded(torch.full((4, 4), 0.25), (2, 2), (1, 1))
         tensor([[1.]])
     """
-    keys = F.adaptive_avg_pool2d(attention.unflatten(1, own), grid).flatten(1)  # (N', N)
-    queries = F.adaptive_avg_pool2d(keys.T.unflatten(1, own), grid).flatten(1).T
+    queries = averaged(attention, own, grid)
     return queries * (len(attention) / len(queries))
+
+
+def averaged(matrix: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Bring a matrix (N', N') between patches of one grid to another, (N, N): means over both."""
+    columns = F.adaptive_avg_pool2d(matrix.unflatten(1, own), grid).flatten(1)  # (N', N)
+    return F.adaptive_avg_pool2d(columns.T.unflatten(1, own), grid).flatten(1).T
 
 
 def _run(

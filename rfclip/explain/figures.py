@@ -42,12 +42,13 @@ def choose(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def draw(explanation: Explanation, names: Sequence[str] | None = None) -> dict[str, Figure]:
-    """Draw the plots of these names (None: all) that the method has; a method without cuts has no partition.
+    """Draw the plots of these names (None: all) that the method has: partition is of cuts, vision of vision models.
 
     Raises:
         ValueError: there is no such plot.
     """
-    chosen = [name for name in choose(names) if name != "partition" or explanation.defocus is not None]
+    absent = {"partition": explanation.defocus is None, "vision": explanation.vision is None}
+    chosen = [name for name in choose(names) if not absent.get(name)]
     return {name: PLOTS[name].draw(explanation) for name in chosen}
 
 
@@ -97,6 +98,15 @@ def _budget(e: Explanation) -> Figure:
 def _similarity(e: Explanation) -> Figure:
     shown = likeliest_classes(e)
     return plots.similarity_maps(e.similarity[shown], [e.names[index] for index in shown], e.seen)
+
+
+def _vision(e: Explanation) -> Figure:
+    if e.vision is None:
+        raise ValueError(f"{e.methods[1]} shows no similarities of a vision model")
+    alike = e.vision[e.point[0] * e.grid[1] + e.point[1]].reshape(1, *e.grid)
+    return plots.similarity_maps(
+        alike, ["with the patch"], e.seen, "Similarity with one patch, for the vision model", e.point
+    )
 
 
 def _labels(e: Explanation) -> Figure:
@@ -150,6 +160,12 @@ PLOTS: dict[str, Plot] = {
         "Cosine between each patch's dense embedding and the text embedding of the best name of the class, before the "
         "prior and the softmax. All maps have the same scale.",
         _similarity,
+    ),
+    "vision": Plot(
+        "What the vision model takes for the same thing",
+        "Cosine between the marked patch and every patch, by the features of the vision model that stand in the place "
+        "of CLIP's attention, or are mixed into it.",
+        _vision,
     ),
 }
 

@@ -190,19 +190,27 @@ def budget(share_before: Array, share_after: Array, layers: Sequence[int]) -> Fi
     return made
 
 
-def similarity_maps(similarity: Array, names: Sequence[str], image: NDArray[np.uint8]) -> Figure:
-    """Cosine of every patch with each class.
+def similarity_maps(
+    similarity: Array,
+    names: Sequence[str],
+    image: NDArray[np.uint8],
+    title: str = "Similarity of each patch with each class (with its best name)",
+    point: tuple[int, int] | None = None,
+) -> Figure:
+    """Cosine of every patch with each class, or with anything else that has a name.
 
     Args:
         similarity: (C, h, w) cosines, -1..1, of the best name of each class.
         names: C class names.
         image: (H, W, 3) uint8, the picture.
+        title: of the figure.
+        point: (row, column) of a patch to be marked in the picture, or None.
     """
     grid = (similarity.shape[1], similarity.shape[2])
-    made, axes, cells = _layer_cells(
-        len(names), 1, grid, "Similarity of each patch with each class (with its best name)", lead=True
-    )
-    _show_image(axes[0, 0], image, grid, "the picture")
+    made, axes, cells = _layer_cells(len(names), 1, grid, title, lead=True)
+    picture = _show_image(axes[0, 0], image, grid, "the picture" if point is None else "the patch")
+    if point is not None:
+        _mark_patch(picture, point)
     norm = Normalize(float(similarity.min()), float(similarity.max()))
     for cell, values, name in zip(cells[0], similarity, names, strict=True):
         shown = style.draw_map(cell, values, grid, norm, style.SEQUENTIAL, style.shorten(name))

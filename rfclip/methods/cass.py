@@ -17,7 +17,7 @@ from torch import Tensor
 from rfclip.checks import Checked, check_above_zero, check_range, check_switch, check_whole, setting
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import attention_output, blocks, num_heads, qkv, width
-from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output, ordinary_blocks
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.baselines import neighbourhood
 from rfclip.methods.vision import SightedMethod, normalised, on_grid, unnormalised, vfm_setting
 
@@ -72,7 +72,7 @@ class CASS(Checked, SightedMethod):
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
         seen, _, fine = self.sight.model.last_keys_values(self._picture(images))  # (B, H, N', d/H)
-        tokens, grid = ordinary_blocks(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         image = class_embedding(vit, tokens, q, k, v)
@@ -81,6 +81,7 @@ class CASS(Checked, SightedMethod):
             keys = k[:, :, 1:].to(exact)
             seen = on_grid(seen.to(exact), fine, grid)
             seen = rescaled(seen, *bounds(keys, (1, 2, 3)), dims=(1, 2, 3))
+            show("vision_similarity", None, mean_cosines, seen)
             graph = self.combined(keys, seen)  # (B, H, N, N)
             attention = (graph + neighbourhood(grid, self.gaussian_std, graph.device).to(exact)).softmax(-1)
             show("attn_dense", None, attention)
@@ -105,8 +106,9 @@ class CASS(Checked, SightedMethod):
 
     def _picture(self, images: Tensor) -> Tensor:
         """What the vision model sees of images (B, 3, H, W) normalised for CLIP: whole pixel values, and a square."""
-        pixels = unnormalised(images.float(), self.byte_mean, self.byte_std).mul(255).clamp(0, 255).byte()
-        return normalised(square(pixels) / 255, self.sight.model.mean, self.sight.model.std)
+        images = images.to(at_least_fp32(images))
+        pixels = unnormalised(images, self.byte_mean, self.byte_std).mul(255).clamp(0, 255).byte()
+        return normalised(square(pixels).to(images.dtype) / 255, self.sight.model.mean, self.sight.model.std)
 
 
 def square(pixels: Tensor) -> Tensor:
@@ -133,6 +135,12 @@ def eigen(keys: Tensor) -> tuple[Tensor, Tensor]:
     """
     vectors, singular, _ = torch.linalg.svd(keys.double(), full_matrices=False)
     return vectors, singular.square() * keys.shape[-1] ** -0.5
+
+
+def mean_cosines(keys: Tensor) -> Tensor:
+    """Return the mean over heads (B, N, N) of the cosines of keys (B, H, N, c), to be looked at."""
+    unit = F.normalize(keys, dim=-1)
+    return (unit @ unit.transpose(-1, -2)).mean(1)
 
 
 def spectral_distance(one: Tensor, other: Tensor, size: int) -> Tensor:

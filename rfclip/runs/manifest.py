@@ -24,7 +24,7 @@ from rfclip.benchmarks.configs import profile_name
 from rfclip.benchmarks.options import benchmark_name
 from rfclip.benchmarks.protocols import PUBLISHED, SHARED, published_benchmarks, published_settings
 from rfclip.benchmarks.test_set import named_infos, part_configs, type_name
-from rfclip.clip.loader import local_weights
+from rfclip.clip.sources import local_weights
 from rfclip.clip.text import load_templates, load_vocabulary
 from rfclip.clip.weights import hash_file
 from rfclip.data import PACKAGE
@@ -40,9 +40,13 @@ from rfclip.words.vocabulary import shipped_vocabularies
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
-    "open_clip_torch",
+    "open_clip_torch", "timm",
 )  # fmt: skip
-_DECIDING = ("config", "files", "vocabulary", "templates", "weights", "code")
+# Parts of the package that no run reads, so that their code changes no number
+BESIDE_RUNS = (
+    ".mim/", "segment/", "explain/", "analysis/", "cost/", "demo/", "cli/", "data/published.json", "data/expected.json",
+)  # fmt: skip
+_DECIDING = ("config", "files", "vocabulary", "templates", "weights", "vision", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
 
 
@@ -57,7 +61,7 @@ class VisionFacts(TypedDict, total=False):
 
 
 class WeightsFacts(TypedDict, total=False):
-    """What weights were asked for; from `sha256` on: what they turned out to be once loaded, but `vision`."""
+    """What weights were asked for; the last four: what they turned out to be once loaded."""
 
     model: str
     pretrained: str | None
@@ -66,7 +70,6 @@ class WeightsFacts(TypedDict, total=False):
     architecture: str
     origin: str | None
     activation: str
-    vision: VisionFacts
 
 
 class NamesFacts(TypedDict, total=False):
@@ -114,6 +117,7 @@ class Facts(TypedDict):
     vocabulary: NamesFacts
     templates: NamesFacts
     weights: WeightsFacts
+    vision: VisionFacts | None
     profile: str
     protocol: str
     layers: Any
@@ -171,7 +175,8 @@ def decisive_facts(cfg: Config, overrides: Mapping[str, Any]) -> Facts:
         "files": _file_facts(model),
         "vocabulary": _vocabulary_facts(model.vocabulary),
         "templates": _templates_facts(model.get("templates", "imagenet80")),
-        "weights": _weights_facts(model.clip, model.get("method") or {}),
+        "weights": _weights_facts(model.clip),
+        "vision": _vision_facts(model.get("method") or {}, beside_tiny=model.clip.get("model") == "tiny"),
         "profile": _profile(cfg),
         "protocol": cfg.get("protocol", SHARED),
         "layers": model.get("method", {}).get("layers"),
@@ -246,11 +251,10 @@ def fingerprints(dataset: Any, names: Collection[str] | None = None) -> dict[str
 
 @lru_cache(maxsize=1)
 def code_hash() -> str:
-    """Hash of the package's source and small data files, whether or not they are committed."""
-    package = PACKAGE
-    paths = sorted(path for suffix in ("py", "json", "txt") for path in package.rglob(f"*.{suffix}"))
-    inside = (path for path in paths if ".mim" not in path.relative_to(package).parts)
-    return _sha256("\n".join(f"{path.relative_to(package).as_posix()} {hash_file(path)}" for path in inside))
+    """Hash of the source and the small data files that can change a run's numbers, committed or not."""
+    paths = sorted(path for suffix in ("py", "json", "txt") for path in PACKAGE.rglob(f"*.{suffix}"))
+    named = ((path.relative_to(PACKAGE).as_posix(), path) for path in paths)
+    return _sha256("\n".join(f"{name} {hash_file(path)}" for name, path in named if not name.startswith(BESIDE_RUNS)))
 
 
 @lru_cache(maxsize=1)
@@ -322,22 +326,23 @@ def _file_facts(model: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _weights_facts(clip: Mapping[str, Any], method: Mapping[str, Any]) -> WeightsFacts:
+def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
     pretrained = clip.get("pretrained")
-    facts: WeightsFacts = {
+    return {
         "model": without_paths(clip.get("model")),
         "pretrained": without_paths(pretrained),
         "file_sha256": _hash_of(local_weights(clip.get("model", ""), pretrained)),
     }
+
+
+def _vision_facts(method: Mapping[str, Any], beside_tiny: bool) -> VisionFacts | None:
+    """Of a method without a vision model None."""
+    method = method["head"] if isinstance(method.get("head"), Mapping) else method
     kind = METHODS.get(type_name(method)) if method.get("type") else None
-    if inspect.isclass(kind) and issubclass(kind, SightedMethod):
-        facts["vision"] = _vision_facts(method.get("vfm"), kind.published_vision, clip.get("model") == "tiny")
-    return facts
-
-
-def _vision_facts(vfm: Any, published: str, beside_tiny: bool) -> VisionFacts:
-    settings = check_vfm("method.vfm", vfm)
-    name = resolved_name(settings["pretrained"], published, beside_tiny)
+    if not (inspect.isclass(kind) and issubclass(kind, SightedMethod)):
+        return None
+    settings = check_vfm("method.vfm", method.get("vfm"))
+    name = resolved_name(settings["pretrained"], kind.published_vision, beside_tiny)
     return {
         "type": settings["type"],
         "pretrained": without_paths(name),

@@ -26,6 +26,7 @@ from rfclip.benchmarks.options import Options, benchmark_name, build_config
 from rfclip.benchmarks.test_set import data_root, named_infos, part_configs, parts, run_files
 from rfclip.checks import UserError
 from rfclip.io.atomic import write_whole
+from rfclip.methods.vision import Sight
 from rfclip.runs.alarms import alarms
 from rfclip.runs.areas import AreaLog, DataError, ImageAreas
 from rfclip.runs.files import RunFiles
@@ -33,6 +34,7 @@ from rfclip.runs.manifest import (
     Facts,
     Manifest,
     Results,
+    VisionFacts,
     WeightsFacts,
     circumstances,
     data_facts,
@@ -213,7 +215,8 @@ def _results(runner: Runner, facts: Facts, time_taken: dict[str, Any], dataset: 
     about = circumstances()
     manifest: Manifest = {
         **facts,
-        "weights": {**facts["weights"], **_loaded(runner.model, facts["weights"])},
+        "weights": {**facts["weights"], **_loaded(runner.model)},
+        "vision": _loaded_vision(runner.model, facts["vision"]),
         "versions": about["versions"],
         "machine": {**about["machine"], "processes": get_world_size()},
         "time": time_taken,
@@ -254,21 +257,25 @@ def _time(started: float, total: int, before: int) -> dict[str, Any]:
     }
 
 
-def _loaded(model: Any, asked: WeightsFacts) -> WeightsFacts:
+def _loaded(model: Any) -> WeightsFacts:
     """What the weights turned out to be, where the model tells."""
-    inner = getattr(model, "module", model)
-    loaded = getattr(inner, "loaded", None)
+    loaded = getattr(getattr(model, "module", model), "loaded", None)
     if loaded is None:
         return {}
-    found: WeightsFacts = {
+    return {
         "sha256": loaded.weights_hash,
         "architecture": loaded.architecture,
         "origin": loaded.origin,
         "activation": loaded.activation,
     }
-    if "vision" in asked:
-        found["vision"] = {**asked["vision"], "sha256": inner.method.sight.model.weights_hash}
-    return found
+
+
+def _loaded_vision(model: Any, asked: VisionFacts | None) -> VisionFacts | None:
+    """What was asked of a vision model, and what its weights turned out to be."""
+    if asked is None:
+        return None
+    sight: Sight = getattr(model, "module", model).method.sight
+    return {**asked, "sha256": sight.model.weights_hash}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def build(tensors: Mapping[str, Tensor], heads: int | None, source: str) -> Visi
             f"table {tuple(table.shape)} must be square, with one more row for the class token"
         )
     width, patch = patches.shape[0], patches.shape[2]
-    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    depth = sum(name.endswith(".attn.qkv.weight") for name in tensors)
     hidden = tensors["blocks.0.mlp.fc1.weight"].shape[0]
     with torch.device("meta"):  # the weights come below; nothing random is drawn
         vit = skeleton(width, heads_of(width, heads, source), depth, hidden, patch, side)

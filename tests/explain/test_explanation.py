@@ -10,8 +10,9 @@ from rfclip.explain import examine
 from rfclip.explain.figures import PLOTS, busiest_layer, draw, likeliest_classes
 from rfclip.explain.report import facts_of
 from rfclip.io.images import resize_short_side
-from rfclip.pipeline.steps import Windows
+from rfclip.pipeline.windows import Windows
 from rfclip.segment.api import OpenVocabSegmenter
+from tests.support.vision import dino_state
 
 
 def test_shapes(explanation):
@@ -88,7 +89,7 @@ def test_a_picture_slimmer_than_a_patch_is_said_to_be(segmenter, photo, classes,
     e = examine(segmenter, photo[:5], classes)
     assert e.grid == (1, 9)
     assert e.padding.startswith("the picture, 150 x 5 pixels for the network, is slimmer than a patch")
-    assert set(draw(e)) == set(PLOTS)
+    assert set(draw(e)) == set(PLOTS) - {"vision"}
 
 
 @pytest.mark.parametrize("name", ["VanillaCLIP", "SCLIP", "RefocusCLIPRelease"])
@@ -100,6 +101,21 @@ def test_every_method_can_be_explained(clip_files, segmenter, photo, name, class
     assert e.defocus is None and e.after is None
     assert e.distractors.any()  # the planted channels, found by calibration where the method has none
     assert "partition" not in draw(e)
+
+
+@pytest.mark.parametrize("kind", ["ProxyCLIP", "CASS"])
+def test_what_the_vision_model_sees_is_a_figure(clip_files, photo, kind, classes, tmp_path, monkeypatch):
+    monkeypatch.setattr("rfclip.methods.distraction.SCENES", 4)
+    torch.save(dino_state(width=128, heads=2), tmp_path / "dino.pth")
+    method = {"type": kind, "vfm": {"type": "DINO", "pretrained": str(tmp_path / "dino.pth")}}
+    other = OpenVocabSegmenter(**clip_files, device="cpu", templates=["a {}."], method=method, short_side=64)
+    e = examine(other, photo, classes)
+    assert e.vision.shape == (e.grid[0] * e.grid[1],) * 2 and (np.abs(e.vision) <= 1 + 1e-5).all()
+    np.testing.assert_allclose(e.vision, e.vision.T, atol=1e-5)
+    assert e.vision.diagonal().mean() > e.vision.mean()
+    assert "vision" in draw(e) and "vision" not in draw(dataclasses.replace(e, vision=None))
+    with pytest.raises(ValueError, match=f"{kind} shows no similarities of a vision model"):
+        PLOTS["vision"].draw(dataclasses.replace(e, vision=None))
 
 
 def test_layers_can_be_chosen(segmenter, photo, explanation, classes):
@@ -141,4 +157,4 @@ def test_a_picture_of_one_patch(segmenter, photo, classes):
     segmenter.short_side = 16
     e = examine(segmenter, photo[:20, :20], classes)
     assert e.grid == (1, 1) and e.before.shape == (3, 1, 1) and e.labels.shape == (20, 20)
-    assert set(draw(e)) == set(PLOTS)
+    assert set(draw(e)) == set(PLOTS) - {"vision"}

@@ -46,6 +46,7 @@ def explained(grid, layers, names):
         colours=tuple((index % 256, 1, 2) for index in range(len(names))),
         methods=("RefocusCLIPRelease", "AMethodOfTheUsersOwnWithARatherLongName"),
         point=(0, grid[1] - 1),
+        vision=RNG.uniform(-1, 1, (count, count)).astype(np.float32),
     )
 
 

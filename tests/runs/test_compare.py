@@ -153,11 +153,12 @@ def test_ranks_against_a_loop() -> None:
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    same = dict.fromkeys(("vocabulary", "templates", "weights", "prob_thd", "resize", "window", "precision"))
+    same = dict.fromkeys(("vocabulary", "templates", "prob_thd", "resize", "window", "precision"))
     model = {"method": changes.pop("method", {"type": "MeanKK"}), "logit_scale": changes.pop("logit_scale", 40)}
     made = {
         "config": {"model": model, "dataset": {}},
         "code": changes.pop("code", {"sha256": "x", "git": "a"}),
+        "weights": {"model": "tiny"},
         "profile": "mean_kk",
         "protocol": "shared",
         "pamr": False,
@@ -215,6 +216,9 @@ def test_only_the_method_may_differ() -> None:
     assert unlike(manifest(), manifest(logit_scale=50)) == ["model.logit_scale"]
     assert unlike(manifest(), manifest(code={"sha256": "x", "git": "another commit"})) == []
     assert unlike(manifest(), manifest(code={"sha256": "y", "git": "a"})) == ["code"]
+    assert unlike(manifest(), manifest(protocol="published")) == ["protocol"]
+    assert unlike(manifest(), manifest(vision={"pretrained": "dino_vitb8"})) == []  # a part of the method
+    assert unlike(manifest(), manifest(weights={"model": "ViT-B-16"})) == ["weights"]
     for protocol, compared in (("shared", False), ("published", True)):
         table = filled(protocol)
         table.cells[table.rows[1], "voc21"] = measured("sclip", 0.7, logit_scale=50)

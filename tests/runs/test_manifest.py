@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mmengine.config import Config
 
 from rfclip.benchmarks.configs import benchmark_config, config, profile_name
 from rfclip.runs import manifest
-from rfclip.runs.manifest import circumstances, data_facts, decisive_facts, fingerprints, without_paths
+from rfclip.runs.manifest import circumstances, code_hash, data_facts, decisive_facts, fingerprints, without_paths
 
 
 class Dataset:
@@ -114,6 +115,8 @@ def test_profile_names() -> None:
     assert profile_name({"type": "MeanKK"}) == "mean_kk"
     assert profile_name({**config("voc21")["method"], "beta": 0.5, "layers": "last"}) == "paper (beta=0.5, layers=last)"
     assert profile_name({"type": "Mine"}) == "Mine"
+    refocused = {"type": "Refocused", "head": {"type": "SCCLIP"}, "beta": 0.5}
+    assert profile_name(refocused) == "Refocused (head={'type': 'SCCLIP'}, beta=0.5)"
 
 
 def test_absolute_paths_are_cut(tmp_path: Path) -> None:
@@ -141,3 +144,35 @@ def test_commit_is_that_of_the_checkout_and_none_without(monkeypatch: pytest.Mon
     monkeypatch.setattr(manifest, "_git", no_git)
     assert manifest.git_commit() is None
     manifest.git_commit.cache_clear()
+
+
+def vision_run(tmp_path: Path, clip: str = "tiny", **vfm: Any) -> dict[str, Any]:
+    method = {"type": "ProxyCLIP", "vfm": {"type": "DINO", "pretrained": "auto", **vfm}, "_delete_": True}
+    return facts(**{"model.clip.model": clip, "model.clip.pretrained": None, "model.method": method})
+
+
+def test_the_vision_model_counts(tmp_path: Path) -> None:
+    tiny, other = vision_run(tmp_path), vision_run(tmp_path, clip="ViT-B-16")
+    assert tiny["vision"]["pretrained"] == "tiny8" and tiny["vision"]["type"] == "DINO"
+    assert other["vision"]["pretrained"] == "dino_vitb8"
+    assert len(tiny["vision"]["file_sha256"]) == 64 and other["vision"]["file_sha256"] is None
+    (tmp_path / "mine.pth").write_bytes(b"x")
+    mine = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"))
+    assert mine["vision"]["pretrained"] == "mine.pth" and str(tmp_path) not in json.dumps(mine)
+    (tmp_path / "mine.pth").write_bytes(b"yy")
+    os.utime(tmp_path / "mine.pth", (1, 1))
+    changed = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"))
+    heads = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"), heads=2)
+    assert len({each["identity"] for each in (tiny, other, mine, changed, heads)}) == 5
+    assert facts()["vision"] is None
+
+
+def test_the_code_hash_counts_what_can_change_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refocus.py", "methods/base.py", "data/vocabularies/voc21.json", "cli/test.py", "data/expected.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    monkeypatch.setattr("rfclip.runs.manifest.PACKAGE", tmp_path)
+    before = code_hash.__wrapped__()
+    for name, counts in (("cli/test.py", False), ("data/expected.json", False), ("methods/base.py", True)):
+        (tmp_path / name).write_text("changed")
+        assert (code_hash.__wrapped__() != before) is counts, name
