@@ -13,10 +13,12 @@ from PIL import Image
 
 from rfclip.analysis import charts
 from rfclip.benchmarks.options import Options
+from rfclip.benchmarks.prepare.sample import DATA_SETS, write_data_set
 from rfclip.cli import main, parse
 from rfclip.cli.compare import plan
 from rfclip.cli.pool import Progress, Worker, ask_all, duration, environments
 from rfclip.cli.worker import packed, unpacked
+from rfclip.explain import style
 from rfclip.runs.compare.rows import Row, chosen_reference, make_rows
 from rfclip.runs.run import run as run_benchmark
 
@@ -113,7 +115,7 @@ def test_a_table_is_made_of_the_runs_of_rfclip_test_and_goes_on(
 
 
 def test_a_row_that_fails_or_dies_leaves_the_others_alone(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare("--methods=mean_kk,sclip,naclip,mask_clip", "--jobs=2") == 1
+    assert compare("--methods=mean_kk,sclip,naclip,mask_clip") == 1
     said = capsys.readouterr()
     assert "error: sclip on voc20: RuntimeError: it does not like scarves" in said.err
     assert "error: naclip on voc20: its process ended with exit status 7" in said.err
@@ -121,6 +123,36 @@ def test_a_row_that_fails_or_dies_leaves_the_others_alone(config: str, capsys: p
     assert rows["mean_kk"]["mean"] is not None and rows["mask_clip"]["rank"] == 1.5
     assert rows["sclip"]["mean"] is None and "scarves" in rows["sclip"]["cells"]["voc20"]["why"]
     assert "scarves" in Path("out/workers.log").read_text()  # with its traceback
+
+
+def test_a_real_table_of_two_methods_and_two_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny CLIP on one drawn benchmark: differences, cost, and a plot that shows both."""
+    voc = next(one for one in DATA_SETS if one.root.endswith("VOC2012"))
+    write_data_set(tmp_path / "data", voc, np.random.default_rng(0))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure) or path)
+    line = ["compare", "--methods=mean_kk,sclip", "--prior=published,none", "--benchmarks=voc20", "--model=tiny"]
+    assert main([*line, "--work-dir=out", "--resamples=50"]) == 0
+    rows = table()
+    assert [row["row"] for row in rows] == ["mean_kk", "sclip", "mean_kk+prior-none", "sclip+prior-none"]
+    for first, second in (rows[:2], rows[2:]):
+        difference = second["cells"]["voc20"]["mIoU"] - first["cells"]["voc20"]["mIoU"]
+        assert second["difference"]["miou"] == pytest.approx(difference)
+        assert {first["rank"], second["rank"]} == {1, 2}
+    assert rows[3]["worth"]["miou"] == pytest.approx(rows[3]["mean"] - rows[1]["mean"])
+    manifest = json.loads(Path("out/sclip+prior-none/voc20/results.json").read_text())["manifest"]
+    assert manifest["config"]["model"]["prior"] is None
+    costs = json.loads(Path("out/costs.json").read_text())
+    assert rows[1]["cost"] == costs["sclip"] and 0.5 < costs["sclip"]["ratio"] < 20
+    (axis,) = figures[0].axes
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
+        f"prior {prior}, refiner none, names published" for prior in ("published", "none")
+    ]
+    assert sorted(text.get_text() for text in axis.texts) == ["mean_kk", "mean_kk", "sclip", "sclip"]
+    shown = sorted(tuple(map(float, text.xy)) for text in axis.texts)
+    np.testing.assert_allclose(shown, sorted((row["cost"]["ratio"], row["mean"]) for row in rows))
 
 
 @pytest.mark.parametrize(
