@@ -128,14 +128,6 @@ def _exact(graph: _Graph) -> Tensor:
     return torch.linalg.eigh(graph.matrix).eigenvectors[:, :, -1] * graph.inv_sqrt
 
 
-def _solve_eigh(affinity: Tensor, start: Tensor | None) -> Tensor:
-    return _exact(_graph(affinity))
-
-
-def _solve_lanczos(affinity: Tensor, start: Tensor | None) -> Tensor:
-    return _lanczos(_graph(affinity), start)[0]
-
-
 def _solve_auto(affinity: Tensor, start: Tensor | None) -> Tensor:
     graph = _graph(affinity)
     y, safe = _lanczos(graph, start)
@@ -271,7 +263,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 SOLVERS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "auto": _solve_auto,
-    "eigh": _solve_eigh,
-    "lanczos": _solve_lanczos,
+    "eigh": lambda affinity, _: _exact(_graph(affinity)),
+    "lanczos": lambda affinity, start: _lanczos(_graph(affinity), start)[0],
     "sklearn": _solve_sklearn,
 }

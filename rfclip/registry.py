@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -49,6 +50,14 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """The names that were registered here, in that order."""
         return tuple(self._classes)
+
+    def complete(self) -> tuple[str, ...]:
+        """The names of those classes, in the same order, that can be built of their type alone."""
+        return tuple(
+            name
+            for name, cls in self._classes.items()
+            if all(each.default is not each.empty for each in inspect.signature(cls).parameters.values())
+        )
 
     def build(self, settings: object, also: Sequence[str] = ()) -> Any:
         """Build from a settings block; a default scope of mmengine has no part in it.

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rfclip  # before any test imports mmseg
+from rfclip.cost.weights import plant as plant_distractors
 from tests.support import chromium
 from tests.support.devices import wrap_imports
 
@@ -187,29 +188,8 @@ def _make_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def _plant(vit: VisionTransformer, dims: tuple[int, ...], seed: int = 0) -> Planted:
-    """Over-activate channels: at few positions of the positional table, and by one unit in each block's MLP.
-
-    The unit is silent but for the patches whose normalised content lies far out in a random direction; there
-    it raises the channels. The directions of the blocks are related, so their patches overlap in part.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    positions = 1 + torch.randperm(len(vit.positional_embedding) - 1, generator=generator)
-    for position in positions[: max(1, len(positions) // 17)]:
-        vit.positional_embedding[position, list(dims)] += 40
-    direction = torch.randn(vit.conv1.out_channels, generator=generator)
-    x = vit._embeds(_make_images(16, *vit.image_size, seed=seed + 1))
-    for block in vit.transformer.resblocks:
-        own = direction + 0.5 * torch.randn(direction.shape, generator=generator)
-        own[list(dims)] = 0
-        before = x + block.ls_1(block.attention(block.ln_1(x)))
-        content = (block.ln_2(before) @ own)[:, 1:]
-        threshold = content.quantile(0.98)
-        gain = 4 / content.std()
-        block.mlp.c_fc.weight[0] = gain * own
-        block.mlp.c_fc.bias[0] = -gain * threshold
-        block.mlp.c_proj.weight[:, 0] = 0
-        block.mlp.c_proj.weight[list(dims), 0] = 25 + 5.0 * torch.arange(len(dims))  # none like the other
-        x = block(x)
+    images = _make_images(16, *vit.image_size, seed=seed + 1)
+    plant_distractors(vit, dims, images, torch.Generator().manual_seed(seed), positions=0.06, contents=0.04)
     return Planted(vit, tuple(dims))
 
 

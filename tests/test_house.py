@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rfclip.runs.manifest import BESIDE_RUNS
+
 ROOT = Path(__file__).parents[1]
 
 # Imports run downwards: a room may import rooms of its own floor and of those before it. A new room needs a floor.
@@ -82,6 +84,13 @@ def test_every_room_has_a_floor() -> None:
 def test_no_import_runs_upwards() -> None:
     upwards = {(module, other) for module, other in inside() if FLOOR[room(other)] > FLOOR[room(module)]}
     assert not upwards
+
+
+def test_no_run_imports_what_its_code_hash_leaves_out() -> None:
+    beside = {part.removesuffix("/") for part in BESIDE_RUNS}
+    assert beside & set(FLOOR) == {"segment", "explain", "analysis", "cost", "demo", "cli"}
+    entries = {"rfclip", "__main__"}  # hand the public names on
+    assert not {(one, other) for one, other in inside() if room(one) not in beside | entries and room(other) in beside}
 
 
 def test_who_imports_the_hosts() -> None:

@@ -15,6 +15,7 @@ from mmengine.fileio import load
 from open_clip.transformer import VisionTransformer
 
 import rfclip
+from rfclip.benchmarks.configs import BENCHMARKS, find_profile
 from rfclip.methods import METHODS, MaskCLIP
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,25 @@ def test_pre_commit_runs_the_linters_of_the_gate() -> None:
     gate = (ROOT / ".ci/run").read_text()
     assert repo["repo"] == "local"
     assert [hook["entry"] for hook in repo["hooks"]] == re.findall(r"^(?:ruff .+|mypy)$", gate, re.MULTILINE)
+
+
+def test_the_numbers_of_the_sample_are_those_that_runs_are_held_against() -> None:
+    lines = re.findall(r"^\| (.*`.*) \|$", (ROOT / "docs/SAMPLE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    shown = {cells[0]: [float(cell) for cell in cells[1:]] for cells in (line.split(" | ") for line in lines)}
+    rows = [row for row in load(ROOT / "rfclip/data/expected.json") if "published" not in row]
+    assert len(shown) == len(rows)
+    for row in rows:
+        profile = find_profile(row["profile"])
+        names = {f"`{profile[0]}`", f"`{profile[1]['model']['method']['type']}`"}
+        if "protocol" in row:
+            names = {f"(`{profile[0]}`)"}
+        found = [numbers for name, numbers in shown.items() if _is_row(name, names, row["pamr"])]
+        values = [row["mIoU"][benchmark] for benchmark in BENCHMARKS]
+        assert found == [pytest.approx([*values, sum(values) / 8], abs=0.06)], profile[0]
+
+
+def _is_row(name: str, names: set[str], pamr: bool) -> bool:
+    return any(one in name for one in names) and ("PAMR" in name) is pamr
 
 
 def test_citation() -> None:

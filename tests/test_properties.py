@@ -23,6 +23,7 @@ from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline import windows
 from rfclip.pipeline.labels import label
+from rfclip.pipeline.windows import Windows
 from rfclip.runs.areas import ImageAreas
 from rfclip.words.vocabulary import distinct_colours, load_vocabulary, trimmed
 
@@ -161,7 +162,7 @@ class Patches:
 def test_any_size_in_gives_the_asked_size_out(
     height: int, width: int, to_height: int, to_width: int, mode: str, patch_fit: str
 ) -> None:
-    window = pipeline.Windows(mode=mode, crop_size=24, stride=16)
+    window = Windows(mode=mode, crop_size=24, stride=16)
     chosen = pipeline.Settings(windows=window, patch_fit=patch_fit)
     image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     text = torch.nn.functional.normalize(torch.eye(3), dim=-1)

@@ -20,7 +20,7 @@ from mmseg.registry import MODELS
 import rfclip
 from rfclip.methods import DenseOutput
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Windows
+from rfclip.pipeline.windows import Windows
 from rfclip.refiners import PAMR, TextLaplacian
 
 NEEDED = inspect.Parameter.empty

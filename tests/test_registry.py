@@ -61,6 +61,7 @@ def test_wrong_blocks_are_one_sentence(block, error, says):
 
 def test_the_methods_are_listed_by_their_registry():
     assert METHODS.names()[:2] == ("RefocusCLIP", "RefocusCLIPRelease")
+    assert set(METHODS.names()) - set(METHODS.complete()) >= {"Refocused", "ProxyCLIP"} and "SFP" in METHODS.complete()
     assert {"MeanKK", "NACLIP", "ClearCLIP", "SCLIP", "MaskCLIP", "VanillaCLIP"} < set(METHODS.names())
 
 

@@ -31,7 +31,7 @@ INTRODUCTION = """# Gallery
 
 Made by `python tools/make_gallery.py`, with {model}. {remark}
 
-The same for a picture of yours: `python tools/explain.py photo.jpg --classes "sky, temple|pagoda, tree"`. That also
+The same for a picture of yours: `rfclip explain photo.jpg --classes "sky, temple|pagoda, tree"`. That also
 writes a page in which patches can be clicked.
 """
 TINY = (
@@ -108,8 +108,8 @@ def observed(segmenter: OpenVocabSegmenter, out: Path) -> list[str]:
     for path in (files[0], files[2], seen[0]):
         path.unlink()  # the gallery shows pictures only
     captions = {
-        "profile.png": "Distraction dimensions: `python tools/calibrate.py`",
-        "attention_fit.png": "Distraction goes with attention: `python tools/analyze.py attention`",
+        "profile.png": "Distraction dimensions: `rfclip calibrate`",
+        "attention_fit.png": "Distraction goes with attention: `rfclip analyze attention`",
         "attention_share.png": "Attention on distraction tokens, block by block: the same command",
     }
     return [f"### {caption}\n\n![{caption}]({name})\n" for name, caption in captions.items()]

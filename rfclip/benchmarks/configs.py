@@ -140,9 +140,9 @@ def profile_name(method: Mapping[str, Any], published: Callable[[str], Mapping[s
     from rfclip.io.paths import without_paths  # which imports torch, and this module must not
 
     method = {key: value for key, value in method.items() if key != "_delete_"} or {"type": "RefocusCLIP"}
-    own = {stem: {**block, **published(stem)} for stem, block in _blocks().items() if block["type"] == method["type"]}
-    if not own:
-        return str(method["type"])
+    kind = str(method["type"])
+    found = {stem: block for stem, block in _blocks().items() if block["type"] == kind} or {kind: {"type": kind}}
+    own = {stem: {**block, **published(stem)} for stem, block in found.items()}
     stem = min(own, key=lambda one: len(_differing(method, own[one])) + len(_differing(own[one], method)))
     changed = [f"{key}={without_paths(method[key])}" for key in _differing(method, own[stem])]
     return f"{stem} ({', '.join(changed)})" if changed else stem

@@ -15,7 +15,7 @@ from rfclip.benchmarks.configs import config_root, find_profile, profile_name, r
 from rfclip.benchmarks.protocols import PUBLISHED, apply_published, choose_protocol
 from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, type_name, without_labels
 from rfclip.checks import check_switch
-from rfclip.clip.loader import brings_weights
+from rfclip.clip.sources import brings_weights
 from rfclip.runs.metric import MEASURES
 
 _OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only"}  # settings of the evaluator

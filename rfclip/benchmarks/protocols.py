@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from rfclip.benchmarks.configs import BENCHMARKS, config
+from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, config
 from rfclip.benchmarks.test_set import set_short_side
 from rfclip.data import DATA
 
@@ -98,9 +99,10 @@ def apply_published(cfg: Config, profile: str, benchmark: str, clip: bool = True
         ValueError: There is nothing published, or no step of the pipeline resizes to a short side.
     """
     settings, model = published_settings(profile, benchmark), cfg.model
+    weights = settings.get("clip", {}) if clip else {}
+    _warn_of_lost(cfg, profile, benchmark, [*_PLAIN, "prior", "test_cfg", *(["clip"] if weights else [])])
     model.method.update(settings.get("method", {}))
-    if clip:
-        model.clip.update(settings.get("clip", {}))
+    model.clip.update(weights)
     for key in _PLAIN:
         if settings[key] is not None or key in model:
             model[key] = settings[key]
@@ -108,6 +110,20 @@ def apply_published(cfg: Config, profile: str, benchmark: str, clip: bool = True
     model.prior = None if prior is None else {**config(benchmark)["prior"], **prior}
     model.test_cfg = _windows(settings, model.get("test_cfg") or {})
     set_short_side(cfg, settings["short_side"])
+
+
+def _warn_of_lost(cfg: Config, profile: str, benchmark: str, entries: Collection[str]) -> None:
+    """Say which settings of a config that is not the shipped one give way to the published ones."""
+    shipped = Config.fromfile(benchmark_config(benchmark))
+    own = [f"model.{key}" for key in entries if cfg.model.get(key) != shipped.model.get(key)]
+    own += ["test_pipeline (its short side)"] if cfg.get("test_pipeline") != shipped.test_pipeline else []
+    if own:
+        print_log(
+            f"The config's {', '.join(own)} give way to what was published with '{profile}' for '{benchmark}'; "
+            "--protocol shared keeps them, and --cfg-options win.",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _windows(settings: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from rfclip.analysis.calibration import add_to_data_file, calibrated, rule, write_report
-    from rfclip.clip.loader import brings_weights, load_clip
+    from rfclip.clip.loader import load_clip
+    from rfclip.clip.sources import brings_weights
     from rfclip.io.sample_world import calibration_images
     from rfclip.methods import distraction as calibrate
 

@@ -8,23 +8,27 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rfclip.benchmarks.configs import config
+from rfclip.benchmarks.configs import config, method_block
 from rfclip.clip import towers as V
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.text import load_vocabulary
-from rfclip.cost.weights import Tower, build_tower, smooth_images
-from rfclip.methods import Method, RefocusCLIP, RefocusCLIPRelease
+from rfclip.cost.weights import Tower, build_tower, random_vision, smooth_images
+from rfclip.methods import METHODS, Method
+from rfclip.methods.build import fit_layers
+from rfclip.methods.vision import Sight, SightedMethod
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Queries, Settings, Windows
+from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.windows import Windows
 from rfclip.refiners import PAMR
 
 Size = tuple[int, int]  # (height, width) in pixels
-PROFILES: Mapping[str, Callable[..., Any]] = {"release": RefocusCLIPRelease, "paper": RefocusCLIP}
+PROFILES = ("release", "paper")  # of the rows of speed, memory and precision
 QUICK_MODEL: Mapping[str, Any] = {
     "embed_dim": 48,
     "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 3, "head_width": 32},
@@ -98,9 +102,9 @@ class Bench:
         """Return smooth images (B, 3, height, width); `size` is of the full scale."""
         return smooth_images(batch, *self.scale.size(size), seed=seed).to(self.device)
 
-    def method(self, profile: str) -> Any:
-        """Return the profile's method for the tower's distraction dimensions."""
-        return PROFILES[profile](distraction_dims=self.tower.dims)
+    def method(self, name: str) -> Method:
+        """Return the method of a profile, or a registered one, :func:`fitted` to the tower."""
+        return fitted(name, self.tower)
 
     def settings(self, benchmark: str, pamr: bool = False) -> Settings:
         """Return the settings of a benchmark's config, with windows of this scale."""
@@ -159,6 +163,26 @@ class Bench:
         pieces = [image[:, y0:y1, x0:x1] for y0, x0, y1, x1 in windows.boxes(*image.shape[-2:])]
         batch = windows.window_batch
         return [torch.stack(pieces[start : start + batch]) for start in range(0, len(pieces), batch)]
+
+
+def fitted(name: str, tower: Tower) -> Method:
+    """Build a method for a tower; its distraction dimensions are the planted ones, its vision model random.
+
+    Args:
+        name: a profile or a registered method.
+        tower: random, planted.
+
+    Raises:
+        ValueError: no such profile and no such method.
+    """
+    block = method_block(name)
+    if hasattr(METHODS.get(block["type"]), "distraction_dims") and block.get("distraction_dims", "auto") == "auto":
+        block["distraction_dims"] = tower.dims
+    method = METHODS.build(block)
+    if isinstance(method, SightedMethod):
+        vision = random_vision(tower.vit, method.published_vision)
+        method = method.with_sight(Sight(vision, *2 * (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)))
+    return fit_layers(method, block, tower.vit)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +18,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from rfclip import methods
+from rfclip.benchmarks.configs import method_block, profiles
 from rfclip.clip.architecture import build
-from rfclip.cost.bench import Size, plain
+from rfclip.cost.bench import Size, fitted, plain
 from rfclip.cost.weights import Tower, build_tower, model_config, smooth_images
+from rfclip.methods import METHODS
+from rfclip.methods.needs import needs_of
 
-METHODS = (
-    "VanillaCLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MeanKK", "RefocusCLIPRelease", "RefocusCLIP",
-)  # fmt: skip
 BACKBONES = ("ViT-B-16", "ViT-L-14", "ViT-H-14")
 SIZES: tuple[Size, ...] = ((224, 224), (336, 448))
 
@@ -87,14 +87,15 @@ def measure(model: str | Mapping[str, Any], name: str) -> list[Cost]:
     ]
 
 
-def _tasks(tower: Tower, images: Tensor) -> dict[str, Callable[[], object]]:
-    def with_method(name: str) -> Callable[[], object]:
-        kind: Any = getattr(methods, name)
-        refocuses = "distraction_dims" in kind.__dataclass_fields__
-        method = kind(distraction_dims=tower.dims) if refocuses else kind()
-        return lambda: method(tower.vit, images)
+def counted() -> tuple[str, ...]:
+    """The methods of the profiles that need the tower and nothing else, neither words nor a vision model."""
+    kinds = {method_block(name)["type"] for name in profiles()}
+    return tuple(name for name in METHODS.complete() if name in kinds and not needs_of(METHODS.get(name)))
 
-    return {"plain": lambda: plain(tower.vit, images), **{name: with_method(name) for name in METHODS}}
+
+def _tasks(tower: Tower, images: Tensor) -> dict[str, Callable[[], object]]:
+    methods = {name: fitted(name, tower) for name in counted()}
+    return {"plain": partial(plain, tower.vit, images)} | {n: partial(m, tower.vit, images) for n, m in methods.items()}
 
 
 def count(module: torch.nn.Module) -> int:

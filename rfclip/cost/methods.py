@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
-from rfclip.benchmarks.configs import method_block
 from rfclip.cost.bench import Bench, Size, plain
 from rfclip.cost.flops import count, count_flops, count_parameters
 from rfclip.cost.memory import device_peak_of
 from rfclip.cost.parts import time_parts
 from rfclip.cost.timing import Spread, ratios, take_turns
-from rfclip.cost.weights import random_vision
 from rfclip.io.tables import markdown, number
-from rfclip.methods import METHODS, Method
-from rfclip.methods.build import fit_layers
+from rfclip.methods import Method
 from rfclip.methods.needs import WINDOWS, needs_of
-from rfclip.methods.vision import Sight, SightedMethod
-from rfclip.pipeline.steps import Settings, Windows
+from rfclip.methods.vision import SightedMethod
+from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.windows import Windows
 from rfclip.runs.reference import HEADING, published
 
 PLAIN = "plain"
@@ -56,22 +53,6 @@ class MethodCost:
     parts: dict[str, float]
 
 
-def build(name: str, bench: Bench) -> Method:
-    """Build a method for a bench's tower; its distraction dimensions are the planted ones, its vision model random.
-
-    Raises:
-        ValueError: no such profile and no such method.
-    """
-    block = method_block(name)
-    if block.get("distraction_dims", "auto") == "auto" and "distraction_dims" in _fields(block["type"]):
-        block["distraction_dims"] = bench.tower.dims
-    method = METHODS.build(block)
-    if isinstance(method, SightedMethod):
-        vision = random_vision(bench.tower.vit, method.published_vision)
-        method = method.with_sight(Sight(vision, *2 * (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)))
-    return fit_layers(method, block, bench.tower.vit)
-
-
 def measure(names: Sequence[str], bench: Bench, size: Size, repeats: int) -> list[MethodCost]:
     """Count and time methods on one image, in turns with the plain tower.
 
@@ -82,7 +63,7 @@ def measure(names: Sequence[str], bench: Bench, size: Size, repeats: int) -> lis
         repeats: timed rounds after the warm-up.
     """
     images = bench.images(1, size)
-    methods = {name: build(name, bench) for name in names}
+    methods = {name: bench.method(name) for name in names}
     tasks = {PLAIN: lambda: plain(bench.tower.vit, images)}
     tasks |= {name: encoding(method, bench, images) for name, method in methods.items()}
     flops = {name: count_flops(task) for name, task in tasks.items()}
@@ -166,7 +147,3 @@ def _parts(costs: Sequence[MethodCost]) -> str:
         if cost.parts
     ]
     return f"\n{markdown(['method', 'its time, by the functions that it calls'], rows)}" if rows else ""
-
-
-def _fields(kind: str) -> Sequence[str]:
-    return getattr(METHODS.get(kind), "__dataclass_fields__", ())

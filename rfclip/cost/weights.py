@@ -75,7 +75,7 @@ def build_tower(model: str | Mapping[str, Any], seed: int = 0, size: tuple[int, 
         vit = empty_tower(config)
     dims = tuple(sorted(torch.randperm(V.width(vit), generator=_generator(seed))[:PLANTED].tolist()))
     height, width = size or vit.image_size
-    _plant(vit, dims, smooth_images(3, height, width, seed=seed + 1), _generator(seed))
+    plant(vit, dims, smooth_images(3, height, width, seed=seed + 1), _generator(seed))
     return Tower(vit, dims)
 
 
@@ -126,18 +126,33 @@ def random_vision(vit: VisionTransformer, published: str, seed: int = 0) -> DINO
 
 
 @torch.no_grad()
-def _plant(vit: VisionTransformer, dims: tuple[int, ...], images: Tensor, generator: torch.Generator) -> None:
-    """Plant positions for the first boundary, and in each block the scale of the keys and a unit of the MLP."""
+def plant(
+    vit: VisionTransformer,
+    dims: tuple[int, ...],
+    images: Tensor,
+    generator: torch.Generator,
+    positions: float = POSITIONS,
+    contents: float = CONTENTS,
+) -> None:
+    """Plant positions for the first boundary, and in each block the scale of the keys and a unit of the MLP.
+
+    Args:
+        vit: is changed.
+        dims: channels that the planted patches over-activate.
+        images: (B, 3, H, W) that the units are planted on, of the tower's native size.
+        generator: draws the positions and what the units look at.
+        positions, contents: shares of the patches, see POSITIONS and CONTENTS.
+    """
     table = vit.positional_embedding  # (1 + N, d)
     patches = len(table) - 1
-    chosen = 1 + torch.randperm(patches, generator=generator)[: max(1, round(POSITIONS * patches))]
+    chosen = 1 + torch.randperm(patches, generator=generator)[: max(1, round(positions * patches))]
     table[chosen[:, None], torch.tensor(dims)] += _RAISE
     direction = torch.randn(V.width(vit), generator=generator)
     direction[list(dims)] = 0
     tokens, _ = V.embed(vit, images)
     for block in V.blocks(vit):
         _scale_keys(block, tokens)
-        _plant_unit(block, dims, direction, tokens)
+        _plant_unit(block, dims, direction, tokens, contents)
         tokens = V.run_block(block, tokens)
 
 
@@ -154,12 +169,14 @@ def _scale_keys(block: ResidualAttentionBlock, tokens: Tensor) -> None:
         parameter[width : 2 * width] *= low
 
 
-def _plant_unit(block: ResidualAttentionBlock, dims: tuple[int, ...], direction: Tensor, tokens: Tensor) -> None:
+def _plant_unit(
+    block: ResidualAttentionBlock, dims: tuple[int, ...], direction: Tensor, tokens: Tensor, share: float
+) -> None:
     """Make the first unit of a block's MLP raise the channels in the patches that lie farthest in a direction."""
     q, k, v = V.qkv(block, tokens)
     attended = tokens + block.ls_1(V.attention_output(block, V.fused_attention(q, k, v)))
     content = (block.ln_2(attended) @ direction)[:, 1:]  # (B, N)
-    threshold = content.flatten().sort().values[int((1 - CONTENTS) * content.numel())]
+    threshold = content.flatten().sort().values[int((1 - share) * content.numel())]
     gain = _GAIN / content.std()
     block.mlp.c_fc.weight[0] = gain * direction
     block.mlp.c_fc.bias[0] = -gain * threshold

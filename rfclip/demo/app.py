@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from rfclip.demo.hosts import guarded
-from rfclip.demo.studio import BACKGROUNDS, METHODS, MOST_BYTES, SAMPLES, Studio, read_upload, sample, thumbnail
+from rfclip.demo.studio import BACKGROUNDS, MOST_BYTES, SAMPLES, Studio, methods, read_upload, sample, thumbnail
 from rfclip.demo.viewer import frame, viewer
 from rfclip.io.formats import SUFFIXES
 
@@ -36,7 +36,7 @@ def build(studio: Studio, note: str = "") -> gr.Blocks:
                 go = gr.Button("Segment", variant="primary", elem_id="go")
                 with gr.Accordion("background and method", open=False):
                     background = gr.Radio([*BACKGROUNDS], value="auto", label="background", elem_id="background")
-                    method = gr.Dropdown([*METHODS], value=METHODS[0], label="method", elem_id="method")
+                    method = gr.Dropdown([*methods()], value="paper", label="method", elem_id="method")
             with gr.Column(scale=3), gr.Tabs():
                 with gr.Tab("Segmentation"):
                     result = gr.HTML("<p>Nothing yet.</p>", elem_id="result", padding=False)

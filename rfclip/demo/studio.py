@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from rfclip.benchmarks.configs import method_block
+from rfclip.benchmarks.configs import method_block, profiles
 from rfclip.explain.explanation import examine
 from rfclip.explain.figures import draw, save_all
 from rfclip.explain.page import build_page
 from rfclip.explain.report import facts_of
 from rfclip.io import sample_world
 from rfclip.io.images import frame_count, image_size, read_with_notes
+from rfclip.methods import METHODS
 from rfclip.segment.api import OpenVocabSegmenter, Segmentation
 from rfclip.words.typed import parse_classes, with_background
 from rfclip.words.vocabulary import Vocabulary, load_vocabulary, shipped_vocabularies
@@ -27,7 +28,6 @@ MOST_CHARACTERS = 4000  # of the words
 MOST_NAMES = 120  # aliases included
 MOST_VALUES = 400_000_000  # pixels times classes: probabilities of 1.6 GB
 BACKGROUNDS = ("auto", "words", "none")
-METHODS = ("paper", "release", "mean_kk", "naclip", "clear_clip", "sclip", "mask_clip", "vanilla_clip")
 PLOTS = ("labels", "attention", "distraction")
 EXPLAINED_PIXELS = 2_000_000  # the figures show no more of a picture
 THRESHOLD = 0.1  # probability below which a pixel is background, where there is one
@@ -44,6 +44,13 @@ SAMPLES = {
     "china": (lambda: load_sample_image("china.jpg"), "sky, temple|pagoda, tree, water"),
     "flower": (lambda: load_sample_image("flower.jpg"), "flower, leaves|grass"),
 }
+
+
+def methods() -> tuple[str, ...]:
+    """What can be chosen: the profiles, the paper's first, and the registered methods that have none and need none."""
+    kinds = {method_block(name)["type"] for name in profiles()}
+    own = [name for name in METHODS.complete() if name not in kinds]
+    return (*sorted(profiles(), key=lambda name: name != "paper"), *own)
 
 
 class Studio:
@@ -90,8 +97,8 @@ class Studio:
 
     def _with(self, vocabulary: Vocabulary, method: str) -> OpenVocabSegmenter:
         """A method's segmenter, built at its first use: without a cache on disk that calibrates."""
-        if method not in METHODS:
-            raise ValueError(f"method is one of {', '.join(METHODS)}, got {method!r}")
+        if method not in methods():
+            raise ValueError(f"method is one of {', '.join(methods())}, got {method!r}")
         key = (method, vocabulary.background)
         with self._lock:
             if key not in self._built:

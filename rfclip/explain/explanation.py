@@ -27,7 +27,8 @@ from rfclip.methods.replay import Replay
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.fitting import Fit
 from rfclip.pipeline.labels import resize
-from rfclip.pipeline.steps import Queries, Windows
+from rfclip.pipeline.steps import Queries
+from rfclip.pipeline.windows import Windows
 from rfclip.refocus import distraction_scores
 from rfclip.segment.api import Names, OpenVocabSegmenter
 from rfclip.words.vocabulary import Vocabulary

@@ -13,6 +13,7 @@ from rfclip.methods.proxy_clip import ProxyCLIP  # isort: skip
 from rfclip.methods.cass import CASS  # isort: skip
 from rfclip.methods.gla_clip import GLACLIP  # isort: skip
 from rfclip.methods.lposs import LPOSS  # isort: skip
+from rfclip.methods.refocused import Refocused  # isort: skip
 from rfclip.methods.variants import FilteredMeanKK, RefocusVariant  # isort: skip
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "RefocusCLIP",
     "RefocusCLIPRelease",
     "RefocusVariant",
+    "Refocused",
     "ResCLIP",
     "VanillaCLIP",
 ]

@@ -16,11 +16,13 @@ attn_kk             0..L-1  (B, H, 1+N, 1+N)  softmax(scale k k^T) of block l
 fiedler             0..L-1  (B, N)            y of block l's cut (last block: of attn_dense)
 defocus             0..L-1  (B, N) bool       defocused tokens of that cut
 attn_refocused      0..L-1  (B, H, 1+N, 1+N)  attn_qk after its weight was redistributed
-attn_dense          None    (B, H, ., .)      attention behind the dense output, over N patches or all 1+N tokens
+attn_dense          None    (B, H, ., .)      attention behind the dense output, over N patches or all 1+N tokens, or
+                                              over the patches of all windows that were joined (GLA-CLIP)
 attn_dense_refocused  None  (B, H, N, N)      attn_dense after its weight was redistributed
 guide               None    (B, 1+N, d)       mean of the block outputs (release)
 similarity          None    (B, N, N)         enhancement matrix (release)
-vision_similarity   None    (B, ., .)         cosines of the vision model's patches, on the dense output's grid
+vision_similarity   None    (B, ., .)         cosines of the vision model's patches, on DenseOutput's grid (CASS: head
+                                              mean; LPOSS: on the vision model's)
 dense               None    (B, N, E)         DenseOutput.patches
 image               None    (B, E)            DenseOutput.image
 
@@ -31,7 +33,7 @@ tensors are the method's own: a recorder copies what it keeps and modifies nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
@@ -43,15 +45,12 @@ from rfclip.clip.towers import (
     add_mlp,
     attention_output,
     blocks,
-    embed,
     fused_attention,
     project,
     qkv,
-    run_block,
     softmax_attention,
     width,
 )
-from rfclip.methods.attention import KeyAttention
 from rfclip.refocus import distraction_scores
 from rfclip.registry import Registry
 
@@ -129,10 +128,11 @@ class Method(Protocol):
 METHODS = Registry("method", "__call__")
 
 
-def describe(method: Method) -> dict[str, Any]:
-    """A method's type and settings as a plain dict."""
-    settings: dict[str, Any] = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
-    return {"type": type(method).__name__, **settings}
+def describe(part: object) -> dict[str, Any]:
+    """A method's type and settings as a plain dict; those of parts that it holds, such as a head, likewise."""
+    settings = {each.name: getattr(part, each.name) for each in fields(part)} if is_dataclass(part) else {}
+    held = {name: describe(value) for name, value in settings.items() if is_dataclass(value)}
+    return {"type": type(part).__name__, **settings, **held}
 
 
 def resolve_dims(dims: str | Sequence[int], vit: VisionTransformer) -> tuple[int, ...]:
@@ -157,68 +157,6 @@ def check_words_or_indices(name: str, value: object, *words: str) -> str | tuple
     if value not in words:
         raise ValueError(f"{name} must be {', '.join(map(repr, words))} or a list of integers, got {value!r}")
     return value
-
-
-def ordinary_blocks(
-    vit: VisionTransformer,
-    images: Tensor,
-    show: Show,
-    keys: KeyAttention | None = None,
-    outputs: list[Tensor] | None = None,
-    inputs: list[Tensor] | None = None,
-    by_size: bool = False,
-) -> tuple[Tensor, tuple[int, int]]:
-    """Run all blocks but the last in the ordinary way.
-
-    Args:
-        vit: the tower.
-        images: (B, 3, H, W), normalised.
-        show: is shown every block, the last one included.
-        keys: the key-key attention of the blocks is added to it.
-        outputs: what each block leaves, (B, 1+N, d), is added to it.
-        inputs: what each block reads, likewise.
-        by_size: how the positional table is resized, see :func:`rfclip.clip.towers.positional_table`.
-
-    Returns:
-        The tokens (B, 1+N, d) that the last block reads, and the grid (h, w).
-    """
-    tokens, grid = embed(vit, images, by_size)
-    *earlier, last = blocks(vit)
-    for layer, block in enumerate(earlier):
-        q, k, v = qkv(block, tokens)
-        if keys is not None:
-            keys.add(k)
-        show("residual", layer, tokens)
-        show_attention(show, layer, q, k)
-        if inputs is not None:
-            inputs.append(tokens)
-        tokens = add_mlp(block, tokens + attention_branch(block, fused_attention(q, k, v)))
-        if outputs is not None:
-            outputs.append(tokens)
-    show("residual", len(earlier), tokens)
-    show_attention_of(show, len(earlier), last, tokens)
-    show("residual", len(earlier) + 1, run_block, last, tokens)
-    return tokens, grid
-
-
-def check_block_outputs(layers: Sequence[int], count: int) -> None:
-    """Raise ValueError unless all layers (from 0) are outputs of blocks before the last of `count`."""
-    outside = sorted({layer for layer in layers if layer > count - 2})
-    if outside:
-        raise ValueError(
-            f"layers {outside} are no outputs of blocks before the last: this tower has {count} blocks, so give layers "
-            f"in 0..{count - 2} (the published ones are those of a tower with 12)"
-        )
-
-
-class OrdinaryImage:
-    """A method whose image embedding is that of the ordinary tower, whatever it does to the patches."""
-
-    @torch.no_grad()
-    def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
-        """Return DenseOutput.image (B, E) of images (B, 3, H, W), without the rest."""
-        tokens, _ = ordinary_blocks(vit, images, Show())
-        return class_embedding(vit, tokens, *qkv(blocks(vit)[-1], tokens))
 
 
 def encode_image(method: Method, vit: VisionTransformer, images: Tensor) -> Tensor:

@@ -23,20 +23,11 @@ from rfclip.clip.towers import (
     softmax_attention,
 )
 from rfclip.methods.attention import KeyAttention
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    OrdinaryImage,
-    Recorder,
-    Show,
-    attention_branch,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, attention_branch, class_embedding, dense_output
+from rfclip.methods.stream import OnStream
 
 
-class LastBlock(OrdinaryImage, ABC):
+class LastBlock(OnStream, ABC):
     """The ordinary tower, but for what the last block lets its tokens attend to.
 
     Attributes:
@@ -53,7 +44,7 @@ class LastBlock(OrdinaryImage, ABC):
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
-        tokens, grid = ordinary_blocks(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         heads = self.heads(q, k, v, grid, show)
@@ -67,14 +58,14 @@ class LastBlock(OrdinaryImage, ABC):
 
 @METHODS.register
 @dataclass(frozen=True)
-class MeanKK(OrdinaryImage):
+class MeanKK(OnStream):
     """Mean over layers of softmax kk, its patch-patch block: `RefocusCLIP` without its three steps; no settings."""
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         show, keys = Show(record), KeyAttention()
-        tokens, grid = ordinary_blocks(vit, images, show, keys)
+        tokens, grid = self.stream(vit, images, show, keys)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         keys.add(k)
@@ -152,14 +143,14 @@ class MaskCLIP(LastBlock):
 
 @METHODS.register
 @dataclass(frozen=True)
-class VanillaCLIP(OrdinaryImage):
+class VanillaCLIP(OnStream):
     """CLIP as it is: the patch tokens of the unchanged last block; no settings."""
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
-        tokens, grid = ordinary_blocks(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         tokens = run_block(blocks(vit)[-1], tokens)
         return dense_output(vit, tokens[:, 1:], project(vit, tokens[:, 0]), grid, show)
 

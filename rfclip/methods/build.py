@@ -23,6 +23,8 @@ LOG = logging.getLogger(__name__)
 def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Method:
     """Build a dense method and give it what belongs to the weights: distraction dimensions, layers, a vision model.
 
+    A `head` in the block that is itself the block of a method is built first, in the same way.
+
     Args:
         settings: `type` and the method's own arguments; `calibration_images` (a folder) serves 'auto' dimensions.
             None: RefocusCLIP.
@@ -34,6 +36,9 @@ def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Meth
         WeightsError: the weights of its vision model are not here, or another model's.
     """
     block = {"type": "RefocusCLIP"} if settings is None else settings
+    head = block.get("head") if isinstance(block, Mapping) else None
+    if isinstance(head, Mapping):
+        block = {**block, "head": build_method(head, loaded)}
     method = METHODS.build(block, also=("calibration_images",))
     folder = block.get("calibration_images")
     if folder is not None and not isinstance(folder, (str, Path)):

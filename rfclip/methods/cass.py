@@ -17,7 +17,7 @@ from torch import Tensor
 from rfclip.checks import Checked, check_above_zero, check_range, check_switch, check_whole, setting
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import attention_output, blocks, num_heads, qkv, width
-from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output, ordinary_blocks
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.baselines import neighbourhood
 from rfclip.methods.vision import SightedMethod, normalised, on_grid, unnormalised, vfm_setting
 
@@ -72,7 +72,7 @@ class CASS(Checked, SightedMethod):
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
         seen, _, fine = self.sight.model.last_keys_values(self._picture(images))  # (B, H, N', d/H)
-        tokens, grid = ordinary_blocks(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         image = class_embedding(vit, tokens, q, k, v)

@@ -15,15 +15,7 @@ from torch import Tensor
 from rfclip.checks import Checked, check_at_least_zero, check_range, check_whole, setting
 from rfclip.clip.precision import at_least_fp32
 from rfclip.clip.towers import attention_output, blocks, num_heads, qkv
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    Recorder,
-    Show,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.needs import WINDOWS, Given
 from rfclip.methods.vision import SightedMethod, on_grid, vfm_setting
 
@@ -87,6 +79,7 @@ class GLACLIP(Checked, SightedMethod):
         with torch.autocast(windows.device.type, enabled=False):
             if show.listened:
                 shown = torch.stack([torch.cat([a for _, a in self._rows(k, count)]) for k, _ in ready])
+                show("vision_similarity", None, keys @ keys.transpose(-1, -2))
                 show("attn_dense", None, shown.view(len(windows), 1, math.prod(fine), -1))  # of all heads
             mixed = [torch.cat([a @ v for _, a in self._rows(k, count)]) for k, v in ready]
         heads = torch.cat(mixed).view(len(windows), math.prod(fine), num_heads(vit), -1).transpose(1, 2)
@@ -101,7 +94,7 @@ class GLACLIP(Checked, SightedMethod):
             (b, S, d'), (b, S, d), heads joined, (b, E), and the vision model's grid.
         """
         unit, fine = self.sight.unit_patches(windows)
-        tokens, grid = ordinary_blocks(vit, windows, show)
+        tokens, grid = self.stream(vit, windows, show)
         q, k, v = qkv(blocks(vit)[-1], tokens)  # (b, H, 1+N, d/H)
         values = on_grid(v[:, :, 1:], grid, fine)  # (b, H, S, d/H)
         values = values.to(at_least_fp32(values)).transpose(1, 2).flatten(2)

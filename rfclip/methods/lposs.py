@@ -25,16 +25,7 @@ from rfclip.checks import (
     setting,
 )
 from rfclip.clip.towers import add_mlp, blocks, qkv
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    Recorder,
-    Show,
-    attention_branch,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, attention_branch, class_embedding, dense_output
 from rfclip.methods.label_propagation import lab, patch_graph, pixel_graph, propagate
 from rfclip.methods.needs import PICTURE, TEXT, WINDOWS, Given
 from rfclip.methods.vision import SightedMethod, normalised, on_grid, vfm_setting
@@ -120,10 +111,11 @@ class LPOSS(Checked, SightedMethod):
             return maps
         if given.picture is None or given.picture.shape[-2:] != maps.shape[-2:]:
             raise ValueError("LPOSS+ needs the picture that its maps are of, at their size")
-        colours = lab(given.picture.permute(1, 2, 0).double().cpu().numpy())
+        colours = lab(given.picture.permute(1, 2, 0).cpu().double().numpy())
         graph = pixel_graph(colours, self.tau, self.reach)
         step = max(1, _PIECE // colours[..., 0].size)
-        return torch.cat([self._propagated(graph, part.flatten(1).T) for part in maps.split(step)]).view_as(maps)
+        parts = (part.cpu().double().flatten(1).T for part in maps.split(step))
+        return torch.cat([self._propagated(graph, part) for part in parts]).view_as(maps).to(maps.device)
 
     @torch.no_grad()
     def image_embedding(self, vit: VisionTransformer, images: Tensor) -> Tensor:
@@ -135,7 +127,7 @@ class LPOSS(Checked, SightedMethod):
         """What CLIP's last block reads of windows (b, 3, h, w), (b, 1+N, d), its grid, and the windows on 0..1."""
         rgb = self.sight.rgb(windows)
         own = normalised(rgb, self.sight.mean, self.sight.std)
-        return *ordinary_blocks(vit, own, show, by_size=True), rgb
+        return *self.stream(vit, own, show, by_size=True), rgb
 
     @torch.no_grad()
     def _features(
@@ -151,7 +143,9 @@ class LPOSS(Checked, SightedMethod):
         patches = add_mlp(last, tokens + attention_branch(last, v))[:, 1:]
         dense = dense_output(vit, patches, class_embedding(vit, tokens, q, k, v), grid, show)
         _, values, fine = vision.last_keys_values(normalised(rgb.float(), vision.mean, vision.std))
-        return dense, F.normalize(values.float().transpose(1, 2).flatten(2), dim=-1), fine
+        features = F.normalize(values.float().transpose(1, 2).flatten(2), dim=-1)
+        show("vision_similarity", None, lambda: features @ features.transpose(1, 2))
+        return dense, features, fine
 
     @torch.no_grad()
     def _scores(
@@ -167,16 +161,16 @@ class LPOSS(Checked, SightedMethod):
             unit = F.normalize(dense.patches.float(), dim=-1)
             if dense.grid != fine:
                 unit = F.normalize(on_grid(unit[:, None], dense.grid, fine)[:, 0], dim=-1)
-            places = node_positions(corners, fine, self.sight.model.patch).to(features.device)
+            places = node_positions(corners, fine, self.sight.model.patch)
             graph = patch_graph(features.flatten(0, 1), places, self.neighbors, self.gamma, self.sigma)
-            cosines = unit.flatten(0, 1).double() @ given.text.double().T  # (n*S, Q)
-            return self._propagated(graph, cosines).unflatten(1, (len(features), *fine)).transpose(0, 1)
+            cosines = unit.flatten(0, 1).cpu().double() @ given.text.cpu().double().T  # (n*S, Q)
+            scores = self._propagated(graph, cosines).to(features.device)
+            return scores.unflatten(1, (len(features), *fine)).transpose(0, 1)
 
     def _propagated(self, graph: Any, labels: Tensor) -> Tensor:
-        """Labels (n, Q), propagated over a graph of n nodes: (Q, n) fp32."""
-        columns = np.ascontiguousarray(labels.double().cpu().numpy())
-        found = propagate(graph, columns, self.alpha, self.iterations, self.tolerance)
-        return torch.from_numpy(np.ascontiguousarray(found.T)).to(labels.device, torch.float32)
+        """Labels (n, Q) fp64, propagated over a graph of n nodes: (Q, n) fp32, on the CPU."""
+        found = propagate(graph, np.ascontiguousarray(labels.numpy()), self.alpha, self.iterations, self.tolerance)
+        return torch.from_numpy(found.T.astype(np.float32, order="C"))
 
 
 def node_positions(corners: Sequence[tuple[int, int]], grid: tuple[int, int], patch: int) -> Tensor:

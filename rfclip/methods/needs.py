@@ -43,12 +43,19 @@ class Given:
 
 
 def needs_of(method: object) -> frozenset[str]:
-    """What a method declares that it needs beside the tower; ValueError for a word that is none of NEEDS."""
+    """What a method declares that it needs beside the tower.
+
+    Raises:
+        ValueError: a word is none of NEEDS, or the method lacks what is called for it.
+    """
     needs = frozenset(getattr(method, "needs", ()))
     if needs - set(NEEDS):
         raise ValueError(
             f"{type(method).__name__}.needs must hold none but {', '.join(map(repr, NEEDS))}, got {sorted(needs)}"
         )
+    for need, name in ((WINDOWS, "joined"), (PICTURE, "merged")):
+        if need in needs and not hasattr(method, name):
+            raise ValueError(f"{type(method).__name__} needs {need!r} and has no {name}(...) that is called for it")
     return needs
 
 

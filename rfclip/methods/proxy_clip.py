@@ -12,15 +12,7 @@ from torch import Tensor
 
 from rfclip.checks import Checked, check_above_zero, check_range, setting
 from rfclip.clip.towers import attention_output, blocks, qkv
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    Recorder,
-    Show,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.vision import SightedMethod, on_grid, vfm_setting
 
 
@@ -50,7 +42,7 @@ class ProxyCLIP(Checked, SightedMethod):
         """Encode normalised images (B, 3, H, W)."""
         show = Show(record)
         unit, fine = self.sight.unit_patches(images)  # (B, N', d'), the vision model's grid
-        tokens, grid = ordinary_blocks(vit, images, show)
+        tokens, grid = self.stream(vit, images, show)
         last = blocks(vit)[-1]
         q, k, v = qkv(last, tokens)  # (B, H, 1+N, d/H)
         image = class_embedding(vit, tokens, q, k, v)

@@ -35,28 +35,18 @@ from rfclip.clip.towers import (
     qkv,
     softmax_attention,
 )
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    OrdinaryImage,
-    Recorder,
-    Show,
-    attention_branch,
-    check_block_outputs,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, attention_branch, class_embedding, dense_output
 from rfclip.methods.baselines import neighbourhood
 from rfclip.methods.feedback import semantic_feedback, window_labels
 from rfclip.methods.needs import Given
+from rfclip.methods.stream import OnStream, check_block_outputs
 
 BASES = ("naclip", "sclip", "clearclip", "vanilla")
 
 
 @METHODS.register
 @dataclass(frozen=True)
-class ResCLIP(Checked, OrdinaryImage):
+class ResCLIP(Checked, OnStream):
     """Residual attention from earlier blocks (rcs), and a second pass that follows the first one's labels (sfr).
 
     Attributes:
@@ -105,7 +95,7 @@ class ResCLIP(Checked, OrdinaryImage):
         self.check_tower(vit)
         show = Show(record)
         read: list[Tensor] = []
-        tokens, grid = ordinary_blocks(vit, images, show, inputs=read)
+        tokens, grid = self.stream(vit, images, show, inputs=read)
         last = blocks(vit)[-1]
         earlier = [
             softmax_attention(*qkv(blocks(vit)[layer], read[layer])[:2]) for layer in self.rcs_layers if self.rcs

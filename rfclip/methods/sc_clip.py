@@ -22,23 +22,14 @@ from rfclip.checks import (
     setting,
 )
 from rfclip.clip.towers import attention_output, blocks, kv, num_layers, qkv, softmax_attention
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    OrdinaryImage,
-    Recorder,
-    Show,
-    check_block_outputs,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.similar import contrasted, cosines, repair, spread
+from rfclip.methods.stream import OnStream, check_block_outputs
 
 
 @METHODS.register
 @dataclass(frozen=True)
-class SCCLIP(Checked, OrdinaryImage):
+class SCCLIP(Checked, OnStream):
     """Anomalous tokens repaired, features spread by mid-layer similarity, and fused from several layers.
 
     Attributes:
@@ -74,7 +65,7 @@ class SCCLIP(Checked, OrdinaryImage):
         self.check_tower(vit)
         show = Show(record)
         outputs: list[Tensor] = []
-        tokens, grid = ordinary_blocks(vit, images, show, outputs=outputs)  # F_l and c_l: outputs[l], (B, 1+N, d)
+        tokens, grid = self.stream(vit, images, show, outputs=outputs)  # F_l and c_l: outputs[l], (B, 1+N, d)
         last, x = blocks(vit)[-1], tokens[:, 1:]
 
         damaged = anomalous(x, self.lof_neighbors, self.contamination)

@@ -23,18 +23,9 @@ from rfclip.checks import (
     setting,
 )
 from rfclip.clip.towers import attention_output, blocks, num_layers, qkv, softmax_attention
-from rfclip.methods.base import (
-    METHODS,
-    DenseOutput,
-    OrdinaryImage,
-    Recorder,
-    Show,
-    check_block_outputs,
-    class_embedding,
-    dense_output,
-    ordinary_blocks,
-)
+from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
 from rfclip.methods.similar import contrasted, cosines, repair, spread
+from rfclip.methods.stream import OnStream, check_block_outputs
 
 FUSION = {"v1": (3, 4, 5, 6, 7, 8, 9, 10), "v2": (3, 4, 5, 6, 7, 8, 9)}
 
@@ -45,7 +36,7 @@ def _check_fusion(name: str, value: object) -> tuple[int, ...] | None:
 
 @METHODS.register
 @dataclass(frozen=True)
-class SFP(Checked, OrdinaryImage):
+class SFP(Checked, OnStream):
     """Salient tokens repaired by their neighbours; kk and qq attention; several layers fused.
 
     Attributes:
@@ -90,7 +81,7 @@ class SFP(Checked, OrdinaryImage):
         show = Show(record)
         outputs: list[Tensor] = []
         inputs: list[Tensor] = []
-        tokens, grid = ordinary_blocks(vit, images, show, outputs=outputs, inputs=inputs)
+        tokens, grid = self.stream(vit, images, show, outputs=outputs, inputs=inputs)
         *_, before, last = blocks(vit)
         damaged = self.salient(softmax_attention(*qkv(before, inputs[-1])[:2]).mean(1))
         fused = torch.stack([outputs[layer] for layer in self.fusion_layers]).sum(0)  # type: ignore[union-attr]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rfclip.clip.loader import LoadedCLIP
 from rfclip.clip.precision import at_least_fp32
-from rfclip.methods.base import OrdinaryImage
+from rfclip.methods.stream import OnStream
 from rfclip.vision.files import resolved_name
 from rfclip.vision.model import VisionModel, check_vfm, load_vision
 
@@ -36,18 +36,18 @@ class Sight:
     Attributes:
         model: the vision model.
         mean, std: with which the CLIP's pictures are normalised, per RGB channel on 0..1.
-        rounded_mean, rounded_std: the same as preprocessors have them: OpenAI's are rounded on 0..255.
+        rounded_mean, rounded_std: the same as preprocessors have them, OpenAI's rounded on 0..255; None: not rounded.
     """
 
     model: VisionModel
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    rounded_mean: tuple[float, ...]
-    rounded_std: tuple[float, ...]
+    rounded_mean: tuple[float, ...] | None = None
+    rounded_std: tuple[float, ...] | None = None
 
     def rgb(self, images: Tensor) -> Tensor:
         """Return the pictures (B, 3, H, W) on 0..1 that a preprocessor has normalised for CLIP."""
-        return unnormalised(images, self.rounded_mean, self.rounded_std)
+        return unnormalised(images, self.rounded_mean or self.mean, self.rounded_std or self.std)
 
     def picture(self, images: Tensor) -> Tensor:
         """Normalise images (B, 3, H, W) that are normalised for CLIP for the vision model; no rounding, no clipping."""
@@ -64,7 +64,7 @@ class Sight:
         return F.normalize(tokens.to(at_least_fp32(tokens)), dim=-1), grid
 
 
-class SightedMethod(OrdinaryImage):
+class SightedMethod(OnStream):
     """A method with a vision model: its setting `vfm` says which, `with_sight` gives it the model.
 
     Attributes:

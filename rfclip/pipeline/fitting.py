@@ -9,15 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfclip.checks import check_whole
 from rfclip.pipeline.labels import resize
 
 PATCH_FITS = ("crop", "pad", "pad_black")
-
-
-def check_multiple(name: str, value: object) -> int | None:
-    """Return a whole number of at least 1, or None; ValueError otherwise."""
-    return None if value is None else check_whole(name, value, 1)
 
 
 @dataclass(frozen=True)

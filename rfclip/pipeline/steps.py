@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,52 +30,16 @@ from rfclip.checks import (
 from rfclip.clip.precision import own_precision
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import labels, prior, windows
-from rfclip.pipeline.fitting import PATCH_FITS, Fit, check_multiple
+from rfclip.pipeline.fitting import PATCH_FITS, Fit
 from rfclip.pipeline.labels import LabelMap
 from rfclip.pipeline.prior import Prior
+from rfclip.pipeline.windows import Windows
 from rfclip.refiners import Refiner, build_refiner
 from rfclip.words.vocabulary import Vocabulary, shipped_vocabularies
 
 LOG = logging.getLogger(__name__)
 
 Encoder = Callable[..., DenseOutput]
-MODES = ("whole", "slide")
-
-
-@dataclass(frozen=True)
-class Windows(Checked):
-    """How an image is cut up before it is encoded.
-
-    Attributes:
-        mode: 'whole', the image at once, or 'slide', windows that overlap.
-        crop_size: side of a window in pixels.
-        stride: distance in pixels from window to window.
-        window_batch: windows that are encoded together; bounds the memory.
-        pad_multiple: windows, or the whole image, get zeros after normalisation, the mean colour, on all sides, so
-            that their sides are multiples of so many pixels; None: they get none. See :class:`Fit`.
-    """
-
-    block: ClassVar[str] = "test_cfg."
-
-    mode: str = setting("whole", check_choice, MODES)
-    crop_size: int = setting(224, check_whole, 1)
-    stride: int = setting(112, check_whole, 1)
-    window_batch: int = setting(8, check_whole, 1)
-    pad_multiple: int | None = setting(None, check_multiple)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stride > self.crop_size:
-            raise ValueError(
-                f"test_cfg.stride ({self.stride}) is larger than crop_size ({self.crop_size}): some pixels would be "
-                "in no window; take a stride of at most crop_size"
-            )
-
-    def boxes(self, height: int, width: int) -> list[windows.Box]:
-        """The windows (y0, x0, y1, x1) of an image of height x width pixels."""
-        if self.mode == "whole":
-            return [(0, 0, height, width)]
-        return windows.boxes(height, width, self.crop_size, self.stride)
 
 
 @dataclass(frozen=True)

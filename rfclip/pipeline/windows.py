@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from rfclip.checks import Checked, check_choice, check_unless_none, check_whole, setting
+
 Box = tuple[int, int, int, int]
+MODES = ("whole", "slide")
+
+
+@dataclass(frozen=True)
+class Windows(Checked):
+    """How an image is cut up before it is encoded.
+
+    Attributes:
+        mode: 'whole', the image at once, or 'slide', windows that overlap.
+        crop_size: side of a window in pixels.
+        stride: distance in pixels from window to window.
+        window_batch: windows that are encoded together; bounds the memory.
+        pad_multiple: windows, or the whole image, get zeros after normalisation, the mean colour, on all sides, so
+            that their sides are multiples of so many pixels; None: they get none. See
+            :class:`rfclip.pipeline.fitting.Fit`.
+    """
+
+    block: ClassVar[str] = "test_cfg."
+
+    mode: str = setting("whole", check_choice, MODES)
+    crop_size: int = setting(224, check_whole, 1)
+    stride: int = setting(112, check_whole, 1)
+    window_batch: int = setting(8, check_whole, 1)
+    pad_multiple: int | None = setting(None, check_unless_none, check_whole, 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride > self.crop_size:
+            raise ValueError(
+                f"test_cfg.stride ({self.stride}) is larger than crop_size ({self.crop_size}): some pixels would be "
+                "in no window; take a stride of at most crop_size"
+            )
+
+    def boxes(self, height: int, width: int) -> list[Box]:
+        """The windows (y0, x0, y1, x1) of an image of height x width pixels."""
+        if self.mode == "whole":
+            return [(0, 0, height, width)]
+        return boxes(height, width, self.crop_size, self.stride)
 
 
 def boxes(height: int, width: int, crop: int, stride: int) -> list[Box]:

@@ -52,7 +52,7 @@ class RFCLIP(BaseSegmentor):
         area_thd: classes that have no more than this share (0..1) of what is not background get no pixel; None: none
             are dropped. Needs `background_index` 0.
         test_cfg: dict(mode='whole') or dict(mode='slide', crop_size=224, stride=112, window_batch=8); either with
-            pad_multiple, see :class:`rfclip.pipeline.steps.Windows`.
+            pad_multiple, see :class:`rfclip.pipeline.windows.Windows`.
         data_preprocessor: by default a PaddingPreProcessor with the mean and std of the weights.
         pretrained: accepted because mmseg sets it; ignored. So are `train_cfg` and `init_cfg`.
 

@@ -24,7 +24,7 @@ from rfclip.benchmarks.configs import profile_name
 from rfclip.benchmarks.options import benchmark_name
 from rfclip.benchmarks.protocols import PUBLISHED, SHARED, published_benchmarks, published_settings
 from rfclip.benchmarks.test_set import named_infos, part_configs, type_name
-from rfclip.clip.loader import local_weights
+from rfclip.clip.sources import local_weights
 from rfclip.clip.text import load_templates, load_vocabulary
 from rfclip.clip.weights import hash_file
 from rfclip.data import PACKAGE
@@ -41,6 +41,10 @@ from rfclip.words.vocabulary import shipped_vocabularies
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite",
     "open_clip_torch", "timm",
+)  # fmt: skip
+# Parts of the package that no run reads, so that their code changes no number
+BESIDE_RUNS = (
+    ".mim/", "segment/", "explain/", "analysis/", "cost/", "demo/", "cli/", "data/published.json", "data/expected.json",
 )  # fmt: skip
 _DECIDING = ("config", "files", "vocabulary", "templates", "weights", "vision", "code")
 _FILES = (("clip", "model"), ("method", "distraction_dims"), ("method", "calibration_images"))  # that may name some
@@ -247,11 +251,10 @@ def fingerprints(dataset: Any, names: Collection[str] | None = None) -> dict[str
 
 @lru_cache(maxsize=1)
 def code_hash() -> str:
-    """Hash of the package's source and small data files, whether or not they are committed."""
-    package = PACKAGE
-    paths = sorted(path for suffix in ("py", "json", "txt") for path in package.rglob(f"*.{suffix}"))
-    inside = (path for path in paths if ".mim" not in path.relative_to(package).parts)
-    return _sha256("\n".join(f"{path.relative_to(package).as_posix()} {hash_file(path)}" for path in inside))
+    """Hash of the source and the small data files that can change a run's numbers, committed or not."""
+    paths = sorted(path for suffix in ("py", "json", "txt") for path in PACKAGE.rglob(f"*.{suffix}"))
+    named = ((path.relative_to(PACKAGE).as_posix(), path) for path in paths)
+    return _sha256("\n".join(f"{name} {hash_file(path)}" for name, path in named if not name.startswith(BESIDE_RUNS)))
 
 
 @lru_cache(maxsize=1)
@@ -334,6 +337,7 @@ def _weights_facts(clip: Mapping[str, Any]) -> WeightsFacts:
 
 def _vision_facts(method: Mapping[str, Any], beside_tiny: bool) -> VisionFacts | None:
     """Of a method without a vision model None."""
+    method = method["head"] if isinstance(method.get("head"), Mapping) else method
     kind = METHODS.get(type_name(method)) if method.get("type") else None
     if not (inspect.isclass(kind) and issubclass(kind, SightedMethod)):
         return None

@@ -18,15 +18,8 @@ from rfclip.data import DATA
 from rfclip.runs.manifest import DataFacts, Manifest, Results, Verdict, VisionFacts, config_facts
 
 HEADING = "published (real data, ViT-B/16; not measured here)"
-_ENTRIES = (
-    "weights",
-    "vocabulary",
-    "templates",
-    "precision",
-    "protocol",
-    "pamr",
-    "data",
-)  # that a manifest has beside the config
+# What a manifest has beside the config
+_ENTRIES = ("weights", "vocabulary", "templates", "precision", "protocol", "pamr", "data")
 # Parts of the config that change no number, or that such entries tell of
 _LEFT_OUT = ("model.clip", "model.method", "model.vocabulary", "model.keep_seg_logits", "model.test_cfg.window_batch")
 _CLIP = {"model": "ViT-B-16", "pretrained": "openai"}  # of the published numbers, where no profile has another
@@ -41,7 +34,7 @@ def same_run(manifest: Any, identity: str, data: Callable[[], DataFacts]) -> boo
 
 
 def unlike(first: Manifest, second: Manifest) -> list[str]:
-    """The entries and settings, by name, in which two runs differ beside their method."""
+    """The entries and settings, by name, in which two runs differ beside their method, and its vision model."""
     entries = [key for key in _ENTRIES if first[key] != second[key]]  # type: ignore[literal-required]
     code = ["code"] if first["code"]["sha256"] != second["code"]["sha256"] else []
     leaves = (dict(_leaves(manifest["config"])) for manifest in (first, second))
@@ -103,6 +96,11 @@ def _vision(vision: VisionFacts | None) -> str | None:
     return f"{vision['pretrained']} {(vision.get('sha256') or '')[:12]}".strip() if vision else None
 
 
+def _vision_hash(manifest: Manifest) -> str | None:
+    """The hash of the vision model's weights, if there is one."""
+    return (manifest.get("vision") or {}).get("sha256")
+
+
 @lru_cache(maxsize=1)
 def published() -> dict[str, Any]:
     """All published numbers, by table: 'main', 'ablation', 'suppression', 'cost'; do not modify."""
@@ -153,11 +151,13 @@ def entry(results: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
         tolerance: In percent of mIoU.
     """
     manifest = next(iter(results.values()))["manifest"]
+    vision = _vision_hash(manifest)
     return {
         "profile": manifest["profile"],
         "protocol": manifest["protocol"],
         "pamr": manifest["pamr"],
         "weights": manifest["weights"]["sha256"],
+        **({"vision": vision} if vision else {}),
         "tolerance": tolerance,
         "images": {name: result["manifest"]["data"]["images"] for name, result in results.items()},
         "mIoU": {name: round(result["metrics"]["mIoU"], 2) for name, result in results.items()},
@@ -176,7 +176,8 @@ def _expected_miou(entry: Mapping[str, Any], benchmark: str, manifest: Manifest)
     if "published" in entry:
         comparable = not unlike_published(benchmark, manifest)
         return published_miou(benchmark, *asked[::2], asked[1]) if comparable else None
-    weights, images = manifest["weights"].get("sha256") == entry["weights"], entry["images"].get(benchmark)
+    found = (manifest["weights"].get("sha256"), _vision_hash(manifest))
+    weights, images = found == (entry["weights"], entry.get("vision")), entry["images"].get(benchmark)
     return None if _unlike_measured(benchmark, manifest, [images], weights) else entry["mIoU"].get(benchmark)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rfclip.checks import check_whole, shown
-from rfclip.clip.loader import LoadedCLIP, brings_weights, load_clip
+from rfclip.clip.loader import LoadedCLIP, load_clip
+from rfclip.clip.sources import brings_weights
 from rfclip.clip.text import load_templates, load_vocabulary
 from rfclip.io.images import ImageSource, cut_clause, path_of, read_with_notes, resize_short_side
 from rfclip.methods.base import DenseOutput, Method

@@ -22,7 +22,7 @@ DIMS = (5, 23)  # of the fixture clip_files
 
 
 def test_the_shipped_analyses():
-    assert analyses() == ("ablation", "beta", "neighbourhood", "suppression", "targets", "tau")
+    assert analyses() == ("ablation", "beta", "heads", "neighbourhood", "suppression", "targets", "tau")
 
 
 @pytest.mark.parametrize("name", analyses())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +213,23 @@ def test_a_data_set_of_ones_own_is_shared(tmp_path: Path, monkeypatch: pytest.Mo
         build_config(Options(own, profile="sc_clip", protocol="published"))
 
 
+def test_what_a_config_of_ones_own_loses_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own.py"
+    base = f"_base_ = {str(benchmark_config('voc20'))!r}\n"
+    own.write_text(base + "model = dict(vocabulary='voc20_clean', logit_scale=60.0)\n")
+    lines: list[str] = []
+    monkeypatch.setattr(protocols, "print_log", lambda line, *_: lines.append(line))
+    for profile in ("sc_clip", "mean_kk"):
+        build_config(Options(benchmark_config("voc20"), profile=profile))
+        build_config(Options(own, profile=profile, protocol="shared"))
+    assert lines == []
+    assert build_config(Options(own, profile="sc_clip")).model.vocabulary == "voc20"
+    assert lines == [
+        "The config's model.logit_scale, model.vocabulary give way to what was published with 'sc_clip' for 'voc20'; "
+        "--protocol shared keeps them, and --cfg-options win."
+    ]
+
+
 def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="no protocol 'fair'; there are published, shared"):
         choose_protocol("fair", "sc_clip", "voc21")
@@ -236,6 +256,48 @@ def test_profiles_of_methods_that_are_not_registered_are_not_offered(monkeypatch
     assert "pearl" not in profiles() and "mean_kk" in profiles()
     with pytest.raises(ValueError, match="profile 'pearl' needs the method PEARL, which is not registered; there are"):
         find_profile("pearl")
+
+
+def test_a_tenth_method_is_a_class_and_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry is CONTRIBUTING.md's example, under a class without a profile of its own."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```json\n(\{\n  \"key_key\".*?)^```$", text, re.DOTALL | re.MULTILINE)
+    known = protocols._protocols()
+    check_entry(json.loads(block)["key_key"], known["common"]["all"])
+    entry = json.loads(block.replace("voc21_key_key", "voc21_clean"))
+    entry["key_key"]["ade20k"]["method"] = {"layers": "last"}
+    monkeypatch.setattr(protocols, "_protocols", lambda: {**known, "profiles": {"KeyKey": entry["key_key"]}})
+    monkeypatch.setitem(METHODS._classes, "KeyKey", METHODS._classes["MeanKK"])
+    cfg = build_config(Options(benchmark_config("voc21"), profile="KeyKey"))
+    assert (cfg.protocol, cfg.model.method, cfg.model.prob_thd) == ("published", {"type": "KeyKey"}, 0.2)
+    assert (cfg.model.vocabulary, cfg.model.refiner, cfg.test_pipeline[1].scale) == (
+        "voc21_clean", {"type": "PAMR"}, (2048, 448),
+    )  # fmt: skip
+    facts = decisive_facts(build_config(Options(benchmark_config("ade20k"), profile="KeyKey")), {})
+    assert (facts["profile"], facts["protocol"], facts["pamr"]) == ("KeyKey", "published", True)
+    assert facts["layers"] == "last"
+    with pytest.raises(ValueError, match=r"'KeyKey' has no published settings for 'voc20' \(there are voc21, ade20k\)"):
+        build_config(Options(benchmark_config("voc20"), profile="KeyKey", protocol="published"))
+
+
+def check_entry(entry: dict[str, Any], common: dict[str, Any]) -> None:
+    """An entry of protocols.json has no word that nothing reads."""
+    benchmarks = set(entry) - {"like", "benchmarks", "all"}
+    assert benchmarks <= set(BENCHMARKS) and set(entry.get("benchmarks", [])) <= set(BENCHMARKS)
+    for name in benchmarks | {"all"} & set(entry):
+        assert set(entry[name]) <= {*common, "vocabulary", "method", "clip"}, name
+        assert set(entry[name].get("clip", {})) <= {"model", "pretrained"}
+
+
+def test_the_data_file_has_no_word_that_nothing_reads() -> None:
+    data = protocols._protocols()
+    assert set(data) == {"note", "common", "profiles"}
+    for name, entry in data["profiles"].items():
+        check_entry(entry, data["common"]["all"])
+        assert entry.get("like", name) in data["profiles"]
+        kind = METHODS.get(Config.fromfile(config_root() / f"_base_/profiles/{name}.py").model.method["type"])
+        arguments = {key for benchmark in BENCHMARKS for key in published_settings(name, benchmark).get("method", {})}
+        assert kind is None or arguments <= {one.name for one in fields(kind)}
 
 
 def test_a_profile_is_found_by_file_or_class() -> None:

@@ -123,6 +123,8 @@ def test_options_are_passed_on(call: Callable[..., Any]) -> None:
     assert commands[0][-2:] == ["--quick-gelu=no", "--origin=me"]
     _, commands = call([*options[:1], "--benchmarks=ade20k", "--import=json"])
     assert "--import=json" in commands[0]
+    _, commands = call([*options[:1], "--benchmarks=ade20k", "--profile=sfp", "--protocol=shared"])
+    assert commands[0][-3:] == ["--method=sfp", "--protocol=shared", "--data-root=d"]
     _, commands = call([*options[:1], "--benchmarks=ade20k", "--gpus=2"])
     assert commands[0][:6] == [
         sys.executable,

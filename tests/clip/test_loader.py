@@ -14,7 +14,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 
-from rfclip.clip import downloads
+from rfclip.clip import downloads, sources
 from rfclip.clip import loader as clip_loader
 from rfclip.clip.loader import load_clip
 from rfclip.clip.weights import WeightsError, WeightsNotFoundError, hash_tensors
@@ -372,7 +372,7 @@ def test_the_size_entries_may_stand_outside_the_prefix(random_clip, tmp_path, we
 def test_names_that_are_no_paths(model, pretrained):
     with pytest.raises(WeightsError, match=r"clip\.(model|pretrained)"):
         load_clip(model, pretrained)
-    assert not (model and clip_loader.local_weights(model, pretrained))
+    assert not (model and sources.local_weights(model, pretrained))
 
 
 def test_tokenizer_settings_that_open_clip_does_not_know(weights, tmp_path):
@@ -411,7 +411,7 @@ def test_a_folder_of_open_clip_is_loaded(folder, prefix, logged, named, make_cli
     same(loaded, make_clip(quick_gelu=False), make_images(1, 64, 64))
     assert [level for _, level in logged] == [logging.INFO]
     assert load_clip(folder, folder / "open_clip_pytorch_model.bin").weights_hash == loaded.weights_hash
-    assert clip_loader.brings_weights(folder)
+    assert sources.brings_weights(folder)
 
 
 def test_a_folder_brings_its_tokenizer(folder, monkeypatch):
@@ -447,9 +447,9 @@ def test_names_come_before_folders_of_that_name(tmp_path, monkeypatch, named, we
     for name in ("ViT-Toy-16", "auto", "tiny"):
         (tmp_path / name).mkdir()
     assert load_clip("ViT-Toy-16", weights).architecture == load_clip("auto", weights).architecture == "ViT-Toy-16"
-    assert not clip_loader.brings_weights("ViT-Toy-16")
-    assert clip_loader.brings_weights("tiny")
-    assert clip_loader.brings_weights("hf-hub:owner/name")
+    assert not sources.brings_weights("ViT-Toy-16")
+    assert sources.brings_weights("tiny")
+    assert sources.brings_weights("hf-hub:owner/name")
 
 
 @pytest.mark.parametrize("argument", ["model", "pretrained"])
@@ -565,7 +565,7 @@ def test_resnet_weights_are_refused(model, tmp_path, config_file):
     [("RN50", "ResNet"), ("ViT-B-16-SigLIP", "timm"), ("coca_ViT-B-32", "attention"), ("ViT-H-14-CLIPA", "avg")],
 )
 def test_unusable_towers_are_refused_before_weights_are_fetched(model, says, monkeypatch):
-    monkeypatch.setattr(clip_loader, "download_tag", lambda *_: pytest.fail("was fetched"))
+    monkeypatch.setattr(sources, "download_tag", lambda *_: pytest.fail("was fetched"))
     tag = open_clip.list_pretrained_tags_by_model(model)[0]
     with pytest.raises(ValueError, match=says):
         load_clip(model, tag)
@@ -654,7 +654,7 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(random_clip, tmp_pa
 
 def test_weights_from_the_hub(tmp_path, config_file, weights, monkeypatch):
     files = {"open_clip_config.json": config_file, None: weights}
-    monkeypatch.setattr(clip_loader, "download_from_hub", lambda repository, file, what: files[file])
+    monkeypatch.setattr(sources, "download_from_hub", lambda repository, file, what: files[file])
     assert load_clip("hf-hub:owner/clip").weights_hash == load_clip(str(config_file), weights).weights_hash
     files[None] = tmp_path / "must not be read"
     assert load_clip("hf-hub:owner/clip", weights).architecture == "ViT-128x3-16-64x64"

@@ -10,7 +10,7 @@ from rfclip.explain import examine
 from rfclip.explain.figures import PLOTS, busiest_layer, draw, likeliest_classes
 from rfclip.explain.report import facts_of
 from rfclip.io.images import resize_short_side
-from rfclip.pipeline.steps import Windows
+from rfclip.pipeline.windows import Windows
 from rfclip.segment.api import OpenVocabSegmenter
 from tests.support.vision import dino_state
 

@@ -133,7 +133,7 @@ def test_refocusing_does_something(planted, make_images):
 
 
 def test_no_cut_is_made_where_no_token_is_a_distractor(planted, make_images, monkeypatch):
-    monkeypatch.setattr("rfclip.methods.refocus_clip.cut_vector", None)  # calling it would be a TypeError
+    monkeypatch.setattr("rfclip.methods.refocusing.cut_vector", None)  # calling it would be a TypeError
     images = make_images(1, 80, 112)
     nothing_found = RefocusCLIP(planted.dims, tau=1e9)(planted.vit, images)
     torch.testing.assert_close(nothing_found.patches, MeanKK()(planted.vit, images).patches)

@@ -42,7 +42,7 @@ def test_the_first_pass_equals_loops(planted, make_images, base, rcs):
 
 @pytest.mark.parametrize("base", ["naclip", "sclip", "clearclip", "vanilla"])
 def test_the_second_pass_equals_loops(planted, make_images, base):
-    images, words = make_images(2, 112, 64, seed=3).double(), given()
+    images, words = make_images(2, 112, 64, seed=3).double(), given(seed=1)
     planted.vit.double()
     method = ResCLIP(base, label_threshold=0.25, **SETTINGS)
     first = dataclasses.replace(method, sfr=False)(planted.vit, images, given=words)

@@ -15,7 +15,8 @@ from rfclip.methods.base import DenseOutput
 from rfclip.methods.needs import Given, needs_of
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Settings, Windows
+from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.windows import Windows
 
 WORDS = load_vocabulary([["sky", "cloud"], "tree", ["car", "van"]])
 SIDE = 8  # of the methods' own grid
@@ -205,3 +206,11 @@ def test_an_unknown_need_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"Greedy.needs must hold none but 'text', 'windows', 'picture'.*depth"):
         needs_of(Greedy())
+
+
+def test_what_is_called_for_a_need_must_be_there() -> None:
+    class Halfway:
+        needs = frozenset({"picture"})
+
+    with pytest.raises(ValueError, match=r"Halfway needs 'picture' and has no merged\(\.\.\.\)"):
+        needs_of(Halfway())

@@ -11,7 +11,8 @@ from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import prior as prior_steps
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.prior import Prior, twins_of
-from rfclip.pipeline.steps import Queries, Settings, Windows
+from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.windows import Windows
 from rfclip.refiners import PAMR, Refiner, TextLaplacian
 from tests.support.log import keep_log
 

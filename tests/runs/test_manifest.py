@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from rfclip.benchmarks.configs import benchmark_config, config, profile_name
 from rfclip.runs import manifest
-from rfclip.runs.manifest import circumstances, data_facts, decisive_facts, fingerprints, without_paths
+from rfclip.runs.manifest import circumstances, code_hash, data_facts, decisive_facts, fingerprints, without_paths
 
 
 class Dataset:
@@ -115,6 +115,8 @@ def test_profile_names() -> None:
     assert profile_name({"type": "MeanKK"}) == "mean_kk"
     assert profile_name({**config("voc21")["method"], "beta": 0.5, "layers": "last"}) == "paper (beta=0.5, layers=last)"
     assert profile_name({"type": "Mine"}) == "Mine"
+    refocused = {"type": "Refocused", "head": {"type": "SCCLIP"}, "beta": 0.5}
+    assert profile_name(refocused) == "Refocused (head={'type': 'SCCLIP'}, beta=0.5)"
 
 
 def test_absolute_paths_are_cut(tmp_path: Path) -> None:
@@ -163,3 +165,14 @@ def test_the_vision_model_counts(tmp_path: Path) -> None:
     heads = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"), heads=2)
     assert len({each["identity"] for each in (tiny, other, mine, changed, heads)}) == 5
     assert facts()["vision"] is None
+
+
+def test_the_code_hash_counts_what_can_change_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refocus.py", "methods/base.py", "data/vocabularies/voc21.json", "cli/test.py", "data/expected.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    monkeypatch.setattr("rfclip.runs.manifest.PACKAGE", tmp_path)
+    before = code_hash.__wrapped__()
+    for name, counts in (("cli/test.py", False), ("data/expected.json", False), ("methods/base.py", True)):
+        (tmp_path / name).write_text("changed")
+        assert (code_hash.__wrapped__() != before) is counts, name

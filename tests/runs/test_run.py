@@ -244,7 +244,7 @@ def test_moved_data_is_found_and_still_the_same_data(finished: Options) -> None:
     ("change", "message"),
     [
         (dict(config=Path("none.py")), "config none.py not found; the benchmarks' are in"),
-        (dict(profile="best"), "no profile 'best'; there are clear_clip, mask_clip"),
+        (dict(profile="best"), "no profile 'best'; there are cass, clear_clip, gla"),
         (
             dict(cfg_options={"model.vocabulary": "voc21"}),
             "the vocabulary has 21 classes, but the data set has 20",

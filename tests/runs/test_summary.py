@@ -246,4 +246,33 @@ def test_measured_expectations_belong_to_weights_and_images(monkeypatch: pytest.
     other = config_facts(build_config(Options(benchmark_config("voc21"), cfg_options={"model.prob_thd": 0.5})))
     assert verdict("voc21", result("voc21", 35.9, config=other)) is None
     assert verdict("voc20", result("voc20", 35.9)) is None
+    assert verdict("voc21", result("voc21", 35.9, vision={"sha256": "other"})) is None
     assert summary.COLUMNS["published"] == HEADING
+
+
+def test_measured_expectations_belong_to_a_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = build_config(Options(benchmark_config("voc21"), profile="sfp", protocol="published"))
+    facts = {"profile": "sfp", "protocol": "published", "config": config_facts(cfg)}
+    facts |= {"vocabulary": {"name": "voc21_sfp"}, "vision": {"pretrained": "tiny8", "sha256": "v"}}
+    run = result("voc21", 35.0, **facts)
+    entry = reference.entry({"voc21": run}, tolerance=1.0)
+    assert (entry["protocol"], entry["vision"]) == ("published", "v")
+    monkeypatch.setattr(reference, "_expected", lambda: [entry])
+    found = verdict("voc21", run)
+    assert found is not None and found["passed"]
+    assert unlike_shipped("voc21", run["manifest"]) == []
+    assert verdict("voc21", result("voc21", 35.0, **facts | {"protocol": "shared"})) is None
+    assert verdict("voc21", result("voc21", 35.0, **facts | {"vision": {"sha256": "w"}})) is None
+    assert verdict("voc21", result("voc21", 35.0, **facts | {"vocabulary": {"name": "voc21"}})) is None
+    assert table({"voc21": run})[0]["note"].startswith("not comparable: 3 images instead of 1449, weights tiny")
+
+
+def test_the_published_weights_are_those_of_the_method() -> None:
+    cfg = build_config(Options(benchmark_config("voc20"), profile="lposs"))
+    facts = {"profile": "lposs", "protocol": "published", "config": config_facts(cfg)}
+    weights = {"model": "ViT-B-16", "pretrained": "laion2b_s34b_b88k", "architecture": "ViT-B-16", "activation": "GELU"}
+    facts |= {"vocabulary": {"name": "voc20_lposs"}, "weights": {**weights, "origin": "laion2b_s34b_b88k"}}
+    assert unlike_published("voc20", result("voc20", real=True, **facts)["manifest"]) == []
+    openai = {**weights, "origin": "openai", "activation": "QuickGELU"}
+    run = result("voc20", real=True, **facts | {"weights": openai})
+    assert unlike_published("voc20", run["manifest"]) == ["weights ViT-B-16"]

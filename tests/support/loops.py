@@ -303,8 +303,8 @@ def release(vit, image, dims, tau=5.0, alpha=0.4, threshold=0.4):
 
 
 def baseline(vit, image, name):
-    """Section 9. Returns (patches, image embedding)."""
-    tower = Tower(vit)
+    """Section 9; vit may be a tower already. Returns (patches, image embedding)."""
+    tower = vit if isinstance(vit, Tower) else Tower(vit)
     x, (h, w) = tower.embed(image)
     last = tower.layers - 1
     kk = []
