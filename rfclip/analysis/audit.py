@@ -19,9 +19,11 @@ from rfclip.methods.replay import Replay
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.labels import resize
-from rfclip.runs.areas import count_areas
+from rfclip.runs.areas import ImageAreas, count_areas
+from rfclip.runs.compare.statistics import Sampled, sample
 from rfclip.runs.metric import score
-from rfclip.words.vocabulary import Vocabulary, load_vocabulary
+from rfclip.words.lists import DISTRACTORS
+from rfclip.words.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Audit:
     Attributes:
         classes: C class names.
         iou: vocabulary -> (C,) IoU in percent, NaN for classes that are neither there nor predicted.
+        sampled: vocabulary -> the images' scores, from which its difference to others has an interval.
         names: the Q names of the first vocabulary, as (class index, name).
         won: (C, Q) pixels of each true class in which the name has the highest cosine; before any threshold.
         without: (Q,) mIoU in percent when the name is left out; NaN if it is its class's only one or was not tried.
@@ -56,6 +59,7 @@ class Audit:
     names: tuple[tuple[int, str], ...]
     won: NDArray[np.int64]
     without: NDArray[np.float64]
+    sampled: Mapping[str, Sampled] = field(default_factory=dict)
 
     def total(self, vocabulary: str) -> float:
         """mIoU of a vocabulary, in percent."""
@@ -78,6 +82,7 @@ def audit(
     pictures: Iterable[Labelled],
     vocabularies: Mapping[str, Vocabulary],
     leave_out: bool = True,
+    resamples: int = 2000,
 ) -> Audit:
     """Score vocabularies on pictures; each picture goes through the image tower once.
 
@@ -86,25 +91,28 @@ def audit(
         pictures: with truth.
         vocabularies: the first one's names are looked at one by one.
         leave_out: also score the first vocabulary without each name that is not its class's only one.
+        resamples: draws of the images, for intervals.
 
     Raises:
-        ValueError: the vocabularies have different numbers of classes.
+        ValueError: the vocabularies have different numbers of classes; a class of distractor words is not counted.
     """
     first = next(iter(vocabularies.values()))
     for name, words in vocabularies.items():
-        if len(words.names) != len(first.names):
-            raise ValueError(f"vocabulary {name!r} has {len(words.names)} classes instead of {len(first.names)}")
+        count = len(words.names) - words.classes.count(DISTRACTORS)
+        if count != len(first.names):
+            raise ValueError(f"vocabulary {name!r} has {count} classes instead of {len(first.names)}")
     rows = [(index, name) for index, row in enumerate(first.names) for name in row]
     trials = {name: engine.queries(words) for name, words in vocabularies.items()}
     lesser = dict(without_each(first)) if leave_out else {}
     trials |= {f"without {query}": engine.queries(words) for query, words in lesser.items()}
-    tally = _Tally(engine, trials, len(first.names), len(rows))
+    tally = _Tally(engine, trials, len(first.names), len(rows), tuple(vocabularies))
     for picture in pictures:
         tally.add(picture)
     iou = {name: 100 * score(areas).iou for name, areas in tally.areas.items()}
     without = [_mean(iou[f"without {query}"]) if query in lesser else np.nan for query in range(len(rows))]
     scores = {name: iou[name] for name in vocabularies}
-    return Audit(first.classes, scores, tuple(rows), tally.won, np.array(without))
+    sampled = {name: sample(areas, resamples) for name, areas in tally.images.items() if areas}
+    return Audit(first.classes, scores, tuple(rows), tally.won, np.array(without), sampled)
 
 
 def without_each(vocabulary: Vocabulary) -> Iterator[tuple[int, Vocabulary]]:
@@ -117,13 +125,6 @@ def without_each(vocabulary: Vocabulary) -> Iterator[tuple[int, Vocabulary]]:
                 names[index] = row[:place] + row[place + 1 :]
                 yield query, Vocabulary(tuple(names), vocabulary.classes, vocabulary.colours, vocabulary.background)
             query += 1
-
-
-def plain_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
-    """The data set's own class names, read as plain words, and no aliases."""
-    words = [" ".join(name.replace("_", " ").split()) for name in vocabulary.classes]
-    names = load_vocabulary(words).names
-    return Vocabulary(names, vocabulary.classes, vocabulary.colours, vocabulary.background)
 
 
 def write_table(found: Audit, path: Path) -> None:
@@ -153,11 +154,14 @@ class _Tally:
     trials: Mapping[str, pipeline.Queries]
     num_classes: int
     num_names: int
+    lists: tuple[str, ...]
     areas: dict[str, NDArray[np.int64]] = field(init=False)
     won: NDArray[np.int64] = field(init=False)
+    images: dict[str, dict[str, ImageAreas]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.areas = {name: np.zeros((self.num_classes, 3), np.int64) for name in self.trials}
+        self.images = {name: {} for name in self.lists}
         self.won = np.zeros((self.num_classes, self.num_names), np.int64)
 
     @torch.no_grad()
@@ -170,7 +174,10 @@ class _Tally:
             replay.again()
             maps = engine.cosine_maps(picture.inputs, queries, on_grid=True)[0]
             labels = self.engine.label_image(maps, picture.inputs[0], size, queries).labels.cpu()
-            self.areas[name] += count_areas(picture.name, labels, picture.truth, self.num_classes).classes
+            counted = count_areas(picture.name, labels, picture.truth, self.num_classes)
+            self.areas[name] += counted.classes
+            if name in self.images:
+                self.images[name][picture.name] = counted
             if trial == 0:
                 self.won += winners(maps, picture.truth, self.num_classes)
 

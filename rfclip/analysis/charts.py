@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from rfclip.explain import style
 from rfclip.explain.style import Array
@@ -114,6 +115,41 @@ def curve(
     return made
 
 
+def mean_against_cost(
+    names: Sequence[str], costs: Array, values: Array, settings: Sequence[str], title: str, note: str = ""
+) -> Figure:
+    """What methods score over what they cost, a labelled point each; a colour and a marker per setting.
+
+    Args:
+        names: of the R rows.
+        costs: (R,) time as a multiple of the plain tower's, above 0.
+        values: (R,) mean mIoU in percent.
+        settings: of the rows, in words.
+        title: of the figure.
+        note: a sentence below.
+    """
+    kinds = list(dict.fromkeys(settings))
+    made = style.figure(10, 5.6 + 0.2 * len(kinds), title)
+    axis = made.subplots()
+    for number, kind in enumerate(kinds):
+        rows = [row for row, setting in enumerate(settings) if setting == kind]
+        colour, marker = style.SERIES[number % len(style.SERIES)], "osv^Dx"[number // len(style.SERIES) % 6]
+        axis.scatter(costs[rows], values[rows], s=28, color=colour, marker=marker, label=kind, zorder=3)
+    axis.axvline(1, color=style.GREY, ls="--", lw=1)
+    if costs.max() > 4 * costs.min():
+        axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.margins(0.12)
+    axis.set_xlabel("time of dense encoding, times plain CLIP (dashed: 1)", fontsize=9)
+    axis.set_ylabel("mean mIoU, %", fontsize=9)
+    axis.grid(alpha=0.3)
+    made.legend(fontsize=style.SMALL, loc="outside lower left", title=note or None, title_fontsize=8, alignment="left")
+    style.open_frame(axis)
+    style.label_points(made, axis, costs, values, [style.shorten(name, 1.6) for name in names])
+    return made
+
+
 def lines(x: Sequence[str], series: dict[str, Array], axis_label: str, title: str) -> Figure:
     """Several quantities over the same places, such as layers; a series may end early."""
     made = style.figure(max(6.5, 1.5 + 0.55 * len(x)), 3.8, title)
@@ -180,54 +216,4 @@ def agreement_matrix(names: Sequence[str], sizes: Sequence[int], agreement: Arra
     axis.set_yticks(range(len(names)), labels, fontsize=8)
     bar = made.colorbar(shown, ax=axis, fraction=0.045)
     bar.set_label("common channels / all channels", fontsize=style.SMALL)
-    return made
-
-
-def vocabulary_audit(
-    scores: dict[str, Array],
-    totals: Sequence[float],
-    classes: Sequence[str],
-    names: Sequence[str],
-    wrong: Array,
-    title: str,
-    most: int = 22,
-) -> Figure:
-    """What class names do to a score.
-
-    Args:
-        scores: vocabulary -> (C,) IoU in percent, NaN where there is none.
-        totals: mIoU of each vocabulary, percent.
-        classes: C class names.
-        names: names that win pixels of other classes, worst first, each with its class.
-        wrong: share of all pixels that each of them wins wrongly, percent.
-        title: of the figure.
-        most: classes and names that are shown; the classes on which the vocabularies differ most.
-    """
-    table = np.stack(list(scores.values()), 1)  # (C, vocabularies)
-    spread = np.nan_to_num(np.nanmax(np.nan_to_num(table, nan=-1), 1) - np.nanmin(np.nan_to_num(table, nan=-1), 1))
-    shown = np.sort(np.argsort(-spread, kind="stable")[:most])
-    rows = np.vstack([np.asarray(totals)[None], table[shown]])
-    labels = ["mIoU of all", *(style.shorten(classes[index]) for index in shown)]
-    made = style.figure(11.5, 2.0 + 0.25 * max(len(labels), min(most, len(names))), title)
-    left, right = made.subplots(1, 2, width_ratios=[1, 1.1])
-    image = left.imshow(rows, cmap=style.SEQUENTIAL, vmin=0, vmax=100, aspect="auto")
-    for row, column in np.ndindex(rows.shape):
-        value = rows[row, column]
-        text, colour = ("-", "black") if np.isnan(value) else (f"{value:.1f}", "black" if value > 60 else "white")
-        left.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    room = 3.2 / len(scores)
-    left.set_xticks(range(len(scores)), [style.shorten(name, room) for name in scores], fontsize=style.SMALL)
-    left.set_yticks(range(len(labels)), labels, fontsize=style.SMALL)
-    left.set_title("IoU, % (the classes that differ most)", fontsize=9)
-    bar = made.colorbar(image, ax=left, fraction=0.05)
-    bar.set_label("IoU, %", fontsize=style.SMALL)
-    places = np.arange(min(most, len(names)))
-    right.barh(places, wrong[: len(places)], color=style.ORANGE)
-    right.set_yticks(
-        places, [style.shorten(name, 2.2, letters=60) for name in names[: len(places)]], fontsize=style.SMALL
-    )
-    right.invert_yaxis()
-    right.set_title("names that win pixels of other classes", fontsize=9)
-    right.set_xlabel("% of all pixels", fontsize=style.SMALL)
-    style.open_frame(right)
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,3 +59,27 @@ def command_of(options: Options, imports: Sequence[str], processes: int = 1) -> 
     if options.cfg_options:
         line += ["--cfg-options", *(f"{key}={value}" for key, value in options.cfg_options.items())]
     return line
+
+
+def launch(line: Sequence[str], processes: int) -> int:
+    """Run a verb under torch.distributed, in several processes; returns the exit status."""
+    from rfclip.cost.memory import environment
+
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    return subprocess.run([*start, "rfclip", *line], env=environment(), check=False).returncode
+
+
+def sample_once(args: argparse.Namespace) -> None:
+    """As :func:`make_sample`; of several processes one does, and the others wait for it."""
+    from filelock import FileLock
+
+    if args.sample:
+        root = Path(args.data_root).absolute()
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root.with_name(f".{root.name}.lock")):
+            make_sample(args)
+
+
+def is_first() -> bool:
+    """Whether this is the process, of those that a launcher started, that speaks and writes."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"

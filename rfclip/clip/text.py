@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import logging
@@ -133,9 +134,14 @@ def text_embeddings(clip: LoadedCLIP, names: Sequence[str], templates: Sequence[
 
 def _tokens(tokenizer: Callable[..., Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Tokens (Q, T, context) of Q names in T templates."""
-    prompts = [template.replace("{}", name) for name in names for template in templates]
-    if not prompts:
+    if not names or not templates:
         raise ValueError(f"{len(names)} names in {len(templates)} templates make no prompt; give both")
+    return _tokenized(tokenizer, tuple(names), tuple(templates))
+
+
+@functools.lru_cache(maxsize=8)  # of a process that does several runs: a tokenizer cleans a thousand prompts in 0.1 s
+def _tokenized(tokenizer: Callable[..., Tensor], names: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
+    prompts = [template.replace("{}", name) for name in names for template in templates]
     return tokenizer(prompts).unflatten(0, (len(names), len(templates)))
 
 

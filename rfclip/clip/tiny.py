@@ -63,6 +63,13 @@ class TinyTokenizer:
         self._tokenizer = tokenizer
         self._trained = trained
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one gives the same ids and warnings."""
+        return isinstance(other, TinyTokenizer) and self._trained == other._trained
+
+    def __hash__(self) -> int:
+        return hash(self._trained)
+
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Return token ids (len(texts), context length), int64; a call with a length of its own logs nothing."""
         unknown = [] if context_length else self.unknown_words([texts] if isinstance(texts, str) else texts)

@@ -34,6 +34,8 @@ SMALL = 8.5  # points, of what is written beside and above small maps
 _DPI = 110
 _LINE = 0.19  # inches, of a title's further lines
 _MOST_LETTERS = 200  # of a line
+_AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # right, left, above, ... of a point
+_FAR = (5.0, 12.0, 22.0, 34.0, 50.0)  # points, of a name from its point
 _PANEL, _GAP, _CAPTION, _TITLE, _BAR_SPACE = 1.75, 0.12, 0.27, 0.36, 1.15  # inches: of small maps
 
 
@@ -172,6 +174,55 @@ def wrapped(text: str, room: float, size: float = 11) -> str:
         else:
             lines[-1] = longer
     return "\n".join(shorten(line, room, size, _MOST_LETTERS) for line in lines)
+
+
+def label_points(made: Figure, axis: Axes, x: Array, y: Array, names: Sequence[str], size: float = 8) -> None:
+    """Write names beside their points, each where it covers no other name or point, if there is such a place.
+
+    The axis, one of the figure's, has its final limits and scale. A name that stands farther off has a thin line to its
+    point.
+    """
+    made.draw_without_rendering()  # the layout engine sets the axis to its place
+    dots = axis.transData.transform(np.column_stack([x, y])) * 72 / made.dpi  # in points, as all below
+    frame: Array = np.asarray(axis.get_window_extent().extents) * 72 / made.dpi
+    taken = [(left - 3, low - 3, left + 3, low + 3) for left, low in dots]
+    for index in sorted(range(len(names)), key=lambda one: (-dots[one][1], dots[one][0])):
+        wide, tall = 72 * text_width(names[index], size), 1.2 * size
+        places = [_place(dots[index], way, far, wide, tall) for far in _FAR for way in _AROUND]
+        inside = [one for one in places if _holds(frame, one)] or places
+        free = next((one for one in inside if not any(_cross(one, other) for other in taken)), inside[0])
+        taken.append(free)
+        far_off = places.index(free) >= 2 * len(_AROUND)
+        written = axis.annotate(
+            names[index],
+            (x[index], y[index]),
+            xytext=(free[0] - dots[index][0], free[1] - dots[index][1]),
+            textcoords="offset points",
+            fontsize=size,
+            va="bottom",
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY} if far_off else None,
+        )
+        written.set_in_layout(False)
+
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+def _place(dot: Sequence[float], way: tuple[int, int], far: float, wide: float, tall: float) -> Box:
+    """The box of a name so far from a dot, in one of the eight directions."""
+    left, low = (
+        centre + step * far - (side if step < 0 else side / 2 if step == 0 else 0)
+        for centre, step, side in zip(dot, way, (wide, tall), strict=True)
+    )
+    return left, low, left + wide, low + tall
+
+
+def _holds(frame: Array, box: Box) -> bool:
+    return frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
+
+
+def _cross(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
 def literal(name: str) -> str:

@@ -205,6 +205,7 @@ def _connect(cfg: Config, log: AreaLog, dataset: Any, files: RunFiles, options: 
     names = {"data_root": data_root(dataset), "image_root": files.image_root, "keep_suffix": files.keep_suffix}
     cfg.test_evaluator = dict(cfg.test_evaluator, **where, **to, **names)
     cfg.test_dataloader.sampler = dict(type="UnfinishedSampler", **where)
+    cfg.test_dataloader.persistent_workers = False  # one pass: kept on, they are waited for, up to 5 s each
 
 
 def _results(runner: Runner, facts: Facts, time_taken: dict[str, Any], dataset: Any, log: AreaLog) -> Results:

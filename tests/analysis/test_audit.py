@@ -1,14 +1,17 @@
 """The vocabulary audit: scores as the pipeline gives them, each picture encoded once, names one by one."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 import torch
 from mmseg.registry import MODELS
 
-from rfclip.analysis import charts
-from rfclip.analysis.audit import Audit, Labelled, audit, plain_vocabulary, winners, without_each, write_table
+from rfclip.analysis import audit_charts
+from rfclip.analysis.audit import Audit, Labelled, audit, winners, without_each, write_table
+from rfclip.analysis.audit_report import List, Report, write
+from rfclip.words.lists import DISTRACTORS, plain_vocabulary, with_distractors
 from rfclip.words.vocabulary import load_vocabulary
 
 WORDS = load_vocabulary([["sky", "cloud"], "grass", ["cat", "kitten", "dog"]])
@@ -105,19 +108,62 @@ def test_table_and_plot(model, pictures, tmp_path):
     assert float(rows[0]["IoU_published_%"]) == pytest.approx(found.total("published"), abs=0.01)
     assert sum(float(row["pixels_won_%"]) for row in rows[4:]) == pytest.approx(100, abs=0.1)
     assert rows[6]["name"] == "grass" and rows[6]["mIoU_change_without_it"] == ""
-    figure = charts.vocabulary_audit(
+    figure = audit_charts.vocabulary_audit(
         dict(found.iou), [1.0, 2.0], found.classes, ["cat (cat)"], np.array([3.0]), "title"
     )
     assert "mIoU of all" in [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert figure.axes[1].patches[0].get_width() == 3
 
 
-def test_plain_names():
-    plain = plain_vocabulary(load_vocabulary("voc21"))
-    assert len(plain.names) == 21 and all(len(row) == 1 for row in plain.names)
-    assert plain.names[0] == ("background",) and plain.has_background
-
-
 def test_vocabularies_of_different_sizes(model, pictures):
     with pytest.raises(ValueError, match="'two' has 2 classes instead of 3"):
         audit(model.engine, pictures, {"words": WORDS, "two": load_vocabulary(["a", "b"])})
+
+
+def test_a_further_class_of_distractors_is_wrong_everywhere(model, pictures):
+    """As if its pixels had no class at all: the others keep their labelled pixels and lose what it wins."""
+    more = with_distractors(WORDS, ["sea", "sand"])
+    assert more.classes[-1] == DISTRACTORS
+    found = audit(model.engine, pictures, {"words": WORDS, "more": more}, leave_out=False, resamples=5)
+    both = load_vocabulary([*(list(row) for row in WORDS.names), ["sea", "sand"]])
+    four = audit(model.engine, pictures, {"four": both}, leave_out=False)
+    np.testing.assert_array_equal(found.iou["more"], four.iou["four"][:3])
+    assert found.classes == WORDS.classes
+
+
+def test_what_a_list_is_worth_is_its_difference_over_the_images(model, pictures, tmp_path):
+    lists = {"words": WORDS, "other": OTHER}
+    audits = {name: audit(model.engine, pictures, lists, leave_out=False, resamples=20) for name in ("a", "b")}
+    found = audits["a"]
+    report = Report(
+        audits, {name: {key: List(words, f"what {key} is") for key, words in lists.items()} for name in audits}, "Tiny."
+    )
+    rows = report.rows()
+    assert [(row["benchmark"], row["list"]) for row in rows] == [
+        (benchmark, name) for benchmark in ("a", "b", "all") for name in lists
+    ]
+    worth = found.total("other") - found.total("words")
+    assert [row["difference"] for row in rows] == pytest.approx([0, worth] * 3)
+    assert rows[1]["images"] == 2 and rows[5]["images"] == 4 and rows[1]["low"] is None
+    paths = write(report, tmp_path)
+    assert [path.name for path in paths] == ["audit.json", "audit.csv", "audit.md", "audit.png"]
+    assert all(path.stat().st_size for path in paths)
+    kept = json.loads(paths[0].read_text())
+    assert kept["benchmarks"]["a"]["lists"]["other"] == [["blue"], ["green"], ["fur"]]
+    assert kept["benchmarks"]["a"]["IoU"]["words"]["grass"] == pytest.approx(found.iou["words"][1])
+    lines = list(csv.DictReader(paths[1].read_text().splitlines()))
+    assert float(lines[1]["difference"]) == pytest.approx(worth)
+    table = paths[2].read_text()
+    assert "## all" in table and "what other is" in table and f"{worth:+.2f}" in table
+
+
+def test_plot_of_what_lists_are_worth():
+    values = np.array([[1.0, 0.5, 1.5], [np.nan] * 3])
+    figure = audit_charts.worth(["clean", "plain"], {"voc21": values, "ade20k": values + 1}, "points", "title")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["clean", "plain"]
+    dots = [line for line in axis.lines if line.get_label() in ("voc21", "ade20k")]
+    assert [line.get_xdata()[0] for line in dots] == [1, 2]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["voc21", "ade20k"]
+    segments = [collection.get_segments()[0][:, 0].tolist() for collection in axis.collections]
+    assert segments == [[0.5, 1.5], [1.5, 2.5]]

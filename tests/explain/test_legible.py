@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rfclip.analysis import charts
+from rfclip.analysis import audit_charts, charts
 from rfclip.explain import Explanation, style
 from rfclip.explain.figures import PLOTS
 from tests.support.legible import illegible
@@ -85,7 +85,13 @@ CHARTS = {
     ),
     "sets": lambda: charts.agreement_matrix(LONG, [3] * 7, np.eye(7), "Dimensions found on different data, ViT-B-16"),
     "profile": lambda: charts.channel_profile(some(99), some(99) / 99, [1, 50], (2, 0.1), f"Channels of {SOURCE}"),
-    "audit": lambda: charts.vocabulary_audit(
+    "cost": lambda: charts.mean_against_cost(
+        LONG, 1 + some(7) / 20, some(7), ["prior none", *["prior published"] * 6], f"Mean: {SOURCE}", SOURCE
+    ),
+    "worth": lambda: audit_charts.worth(
+        LONG, {f"benchmark_{n}": some(21).reshape(7, 3) for n in range(8)}, "mIoU, points", f"Names: {SOURCE}"
+    ),
+    "audit": lambda: audit_charts.vocabulary_audit(
         dict.fromkeys(("published", "clean", *LONG[:3]), some(30)), some(5), MANY[:30], LONG * 4, some(28), SOURCE
     ),
 }

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
-from rfclip.analysis import charts
+from rfclip.analysis import audit_charts, charts
 from rfclip.explain import plots, style
 
 H, W, LAYERS = 3, 5, (0, 2)
@@ -143,7 +143,7 @@ def test_a_dollar_in_a_name_is_no_mathematics():
         plots.similarity_maps(similarity, names, IMAGE),
         plots.labels(IMAGE, zeros, zeros, names, [(9, 9, 9)] * 3, ("MeanKK", "RefocusCLIP")),
         charts.agreement_matrix(names, [1, 2, 3], np.eye(3), "title"),
-        charts.vocabulary_audit(scores, [1.0, 2.0, 3.0], names, names, np.arange(3.0), "title"),
+        audit_charts.vocabulary_audit(scores, [1.0, 2.0, 3.0], names, names, np.arange(3.0), "title"),
     ):
         assert style.png_bytes(figure)
         drawn = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]

@@ -1,24 +1,25 @@
-"""Methods beside each other: the statistics against loops, and rfclip compare with a segmentor without CLIP."""
+"""The fair table: statistics against loops, ranks, what may stand beside each other, and how it is written."""
+
+from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from rfclip.cli import parse
-from rfclip.cli.compare import runs
 from rfclip.runs.areas import ImageAreas
-from rfclip.runs.compare import Measured, as_markdown, as_text, compare, difference
+from rfclip.runs.compare import statistics
+from rfclip.runs.compare.rows import Row
+from rfclip.runs.compare.statistics import Sampled, difference, ranks, sample
+from rfclip.runs.compare.table import Measured, Table
+from rfclip.runs.compare.writing import About, as_csv, as_json, as_markdown, as_text, write
 from rfclip.runs.reference import unlike
 
-ROOT = Path(__file__).parents[2]
+ABOUT = About("mean_kk", "shared", 50, "tiny", "the generated sample", "on one image", ("ade20k: nowhere",), True)
 
 
 def make_areas(seed: int, images: int = 12, classes: int = 4, skill: float = 0.5) -> np.ndarray:
@@ -30,14 +31,39 @@ def make_areas(seed: int, images: int = 12, classes: int = 4, skill: float = 0.5
     return np.stack([agree, agree + rng.integers(0, 9, labelled.shape), labelled], -1)
 
 
+def named(areas: np.ndarray, names: Sequence[str] | None = None) -> dict[str, ImageAreas]:
+    names = names or [f"{number:03}.jpg" for number in range(len(areas))]
+    return {name: ImageAreas(name, one, 0, 0) for name, one in zip(names, areas, strict=True)}
+
+
+def sampled(areas: np.ndarray, resamples: int = 200, seed: int = 0) -> Sampled:
+    return sample(named(areas), resamples, seed)
+
+
 def plain_miou(areas: np.ndarray) -> float:
     ious = [agree / (found + there - agree) for agree, found, there in areas.tolist() if found + there - agree > 0]
     return 100 * sum(ious) / len(ious)
 
 
+def plain_draws(areas: np.ndarray, draws: list[list[int]]) -> list[float]:
+    found = []
+    for images in draws:
+        total = sum(areas[image] for image in images)
+        found.append(plain_miou(total[total[:, 2] > 0]))
+    return found
+
+
+def drawn(count: int, resamples: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The images of each draw; the generator is made to count from a fixed seed."""
+    generator = np.random.default_rng(5)
+    monkeypatch.setattr(statistics.np.random, "default_rng", lambda _: np.random.Generator(np.random.PCG64(5)))
+    times = generator.multinomial(count, np.full(count, 1 / count), resamples)
+    return [[image for image in range(count) for _ in range(row[image])] for row in times.tolist()]
+
+
 def test_difference_and_counts_against_loops() -> None:
     a, b = make_areas(1, skill=0.6), make_areas(2, skill=0.4)
-    found = difference(a, b, resamples=50)
+    found = difference([(sampled(a), sampled(b))])
     assert found.miou == pytest.approx(plain_miou(a.sum(0)) - plain_miou(b.sum(0)))
     gains = [
         plain_miou(one[one[:, 2] > 0]) - plain_miou(other[other[:, 2] > 0]) for one, other in zip(a, b, strict=True)
@@ -47,16 +73,26 @@ def test_difference_and_counts_against_loops() -> None:
     assert found.images == 12
 
 
-def test_interval_against_a_loop_over_draws() -> None:
-    a, b = make_areas(1), make_areas(2)
-    draws = []
-    for times in np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), 200):
-        sums = [areas[np.repeat(np.arange(12), times)].sum(0) for areas in (a, b)]
-        draws.append(plain_miou(sums[0][sums[0][:, 2] > 0]) - plain_miou(sums[1][sums[1][:, 2] > 0]))
-    found = difference(a, b, resamples=200, seed=1)
-    bias = sum(draws) / 200 - found.miou
-    assert found.low == pytest.approx(np.percentile(draws, 2.5) - bias)
-    assert found.high == pytest.approx(np.percentile(draws, 97.5) - bias)
+def test_intervals_against_a_loop_over_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over two benchmarks of different sizes, the same draws for both sides, the mean of the two differences."""
+    sizes, sides = (12, 7), []
+    centred: list[list[float]] = []
+    for size in sizes:
+        a, b = make_areas(1, images=size), make_areas(2, images=size)
+        with monkeypatch.context() as patch:
+            draws = drawn(size, 150, patch)
+            sides.append((sampled(a, 150), sampled(b, 150)))
+        gains = [one - other for one, other in zip(plain_draws(a, draws), plain_draws(b, draws), strict=True)]
+        mean = sum(gains) / len(gains)
+        centred.append([(gain - mean) * (size / (size - 1)) ** 0.5 for gain in gains])
+    both = difference([(sides[0][0], sides[0][1]), (sides[1][0], sides[1][1])])
+    misses = [sum(pair) / 2 for pair in zip(*centred, strict=True)]
+    assert both.low == pytest.approx(both.miou + np.percentile(misses, 2.5))
+    assert both.high == pytest.approx(both.miou + np.percentile(misses, 97.5))
+    assert both.images == 19
+    alone = difference([sides[0]])
+    assert alone.low == pytest.approx(alone.miou + np.percentile(centred[0], 2.5))
+    assert difference([sides[1]]).low is None  # seven images are too few
 
 
 @pytest.mark.parametrize("images", [12, 200])
@@ -66,40 +102,54 @@ def test_rare_classes_do_not_push_the_estimate_out_of_its_interval(images: int) 
     labelled = rng.integers(50, 100, (images, 60)) * (rng.random((images, 60)) < 1.5 / images)
     labelled[:, 0] = 500
     stray = rng.integers(0, 3, labelled.shape)
-    methods = [
+    one, other = (
         np.stack([(labelled * skill).astype(np.int64), (labelled * skill).astype(np.int64) + stray, labelled], -1)
         for skill in (0.9, 0.4)
-    ]
-    found = difference(*methods)
+    )
+    found = difference([(sampled(one, 2000), sampled(other, 2000))])
     assert found.low is not None and found.high is not None
     assert found.low < found.miou < found.high
 
 
 def test_a_clear_difference_excludes_zero_and_none_does_not() -> None:
-    clear = difference(make_areas(1, skill=0.8), make_areas(2, skill=0.3))
-    assert clear.low is not None
-    assert clear.low > 0
-    same = difference(make_areas(1), make_areas(1))
+    clear = difference([(sampled(make_areas(1, skill=0.8)), sampled(make_areas(2, skill=0.3)))])
+    assert clear.low is not None and clear.low > 0
+    same = difference([(sampled(make_areas(1)), sampled(make_areas(1)))])
     assert (same.miou, same.low, same.high, same.better, same.worse) == (0, 0, 0, 0, 0)
 
 
-def test_draws_are_repeatable_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = make_areas(1), make_areas(2)
-    whole = difference(a, b, resamples=200)
-    assert difference(a, b, resamples=200) == whole
-    monkeypatch.setattr("rfclip.runs.compare.CHUNK", 1000)
-    chunked = difference(a, b, resamples=200)
-    assert chunked.low == pytest.approx(whole.low)
-    assert chunked.high == pytest.approx(whole.high)
+def test_draws_hang_on_the_images_and_the_seed_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = make_areas(1)
+    whole = sampled(a)
+    np.testing.assert_array_equal(sampled(a).draws, whole.draws)
+    elsewhere = sample(named(a, [f"folder/{number:03}.png" for number in range(12)]), 200)
+    np.testing.assert_array_equal(elsewhere.draws, whole.draws)  # the same pictures in another benchmark
+    others = sample(named(a, [f"{number:03}x.jpg" for number in range(12)]), 200)
+    assert not np.allclose(others.draws, whole.draws)
+    assert not np.allclose(sampled(a, seed=1).draws, whole.draws)
+    monkeypatch.setattr(statistics, "CHUNK", 1000)
+    np.testing.assert_allclose(sampled(a).draws, whole.draws)
 
 
-def test_few_images_have_no_interval_and_other_images_are_refused() -> None:
-    few = difference(make_areas(1, images=5), make_areas(2, images=5))
-    assert few.low is None
+def test_a_benchmark_of_one_image_leaves_no_interval_and_other_images_are_refused() -> None:
+    many = sampled(make_areas(1)), sampled(make_areas(2))
+    single = sampled(make_areas(1, images=1)), sampled(make_areas(2, images=1))
+    assert difference([many]).low is not None
+    assert difference([many, single]).low is None
     other = make_areas(2)
     other[0, 0, 2] += 1
     with pytest.raises(ValueError, match="same images"):
-        difference(make_areas(1), other)
+        difference([(sampled(make_areas(1)), sampled(other))])
+
+
+def test_ranks_against_a_loop() -> None:
+    values = [3.0, None, 7.0, 3.0, 9.5, 3.0]
+    known = [value for value in values if value is not None]
+    expected = [
+        None if one is None else sum(v > one for v in known) + (1 + sum(v == one for v in known)) / 2 for one in values
+    ]
+    assert ranks(values) == expected
+    assert ranks([None, None]) == [None, None]
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -112,31 +162,53 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "profile": "mean_kk",
         "protocol": "shared",
         "pamr": False,
+        "refiner": None,
         "data": {"images": 12},
     }
     return {**same, **made, "time": {"images": 12, "images_per_second": 3.5}, **changes}
 
 
-def measured(method: str, seed: int, **changes: Any) -> Measured:
-    areas = {f"{n}.jpg": ImageAreas(f"{n}.jpg", one, 0, 0) for n, one in enumerate(make_areas(seed))}
+def measured(method: str, skill: float, miou: float | None = 0.0, **changes: Any) -> Measured:
     about = manifest(profile=method, method={"type": method}, **changes)
-    return Measured(method, {"metrics": {"mIoU": 40.0 + seed}, "manifest": about}, areas, memory=812.4)
+    one = sampled(make_areas(round(100 * skill), skill=skill), 50)
+    results = {"metrics": {"mIoU": one.miou if miou == 0 else miou}, "manifest": about, "alarms": []}
+    return Measured(results, one)  # type: ignore[arg-type]
 
 
-def test_rows_and_tables() -> None:
-    rows = compare("voc21", [measured("mean_kk", 1), measured("paper", 2)], resamples=50)
-    assert rows[0]["difference"] is None
-    assert rows[1]["difference"]["images"] == 12
-    assert rows[0]["published"] == 59.1
-    text = as_text(rows)
-    assert "41.00" in text
-    assert "812" in text
-    assert "minus that of mean_kk" in text
-    assert "not measured here" in text
-    table = as_markdown(rows)
-    assert table.startswith("| benchmark | method |")
-    assert "| ProxyCLIP (+DINO) | 61.3 |" in table
-    assert table.index("ProxyCLIP") > table.index("published (real data")
+def filled(protocol: str = "shared") -> Table:
+    """Two benchmarks; sclip is the better of two, mean_kk the reference; without the prior both lose."""
+    rows = [Row(method, prior) for prior in ("published", "none") for method in ("mean_kk", "sclip")]
+    table = Table(rows, ["voc21", "ade20k"], "mean_kk", protocol)
+    for row, skill in zip(rows, (0.5, 0.7, 0.4, 0.6), strict=True):
+        for benchmark in table.benchmarks:
+            table.cells[row, benchmark] = measured(row.method, skill)
+    return table
+
+
+def test_rows_have_means_ranks_differences_and_what_the_setting_is_worth() -> None:
+    first, second, third, fourth = filled().content({"sclip": {"ratio": 1.25, "least": 1.2, "greatest": 1.3}})
+    assert [row["rank"] for row in (first, second, third, fourth)] == [2, 1, 2, 1]
+    assert second["mean"] == pytest.approx(sum(cell["mIoU"] for cell in second["cells"].values()) / 2)
+    assert second["mean_rank"] == 1
+    assert first["difference"] is None and second["difference"]["miou"] == pytest.approx(second["mean"] - first["mean"])
+    assert second["difference"]["low"] < second["difference"]["miou"] < second["difference"]["high"]
+    assert fourth["worth"]["miou"] == pytest.approx(fourth["mean"] - second["mean"])
+    assert second["worth"] is None and fourth["first_setting"] == "published none published"
+    assert second["cost"]["ratio"] == 1.25 and first["cost"] is None
+    assert any("tuned" in note for note in filled().content()[0]["notes"]) is False  # nothing is known of mean_kk
+
+
+def test_a_cell_that_failed_says_why_and_its_row_has_no_mean() -> None:
+    table = filled()
+    table.cells[table.rows[1], "ade20k"] = "no data: nowhere"
+    del table.cells[table.rows[3], "voc21"]
+    _, failed, _, pending = table.content()
+    assert failed["cells"]["ade20k"]["why"] == "no data: nowhere" and failed["cells"]["ade20k"]["rank"] is None
+    assert failed["cells"]["voc21"]["rank"] == 1
+    assert failed["mean"] is None and failed["rank"] is None and failed["difference"] is None
+    assert "ade20k: no data: nowhere" in failed["notes"] and "voc21: not run yet" in pending["notes"]
+    table.cells[table.rows[0], "voc21"] = "no memory"
+    assert any("no difference, because mean_kk" in note for note in table.content()[1]["notes"])
 
 
 def test_only_the_method_may_differ() -> None:
@@ -147,67 +219,59 @@ def test_only_the_method_may_differ() -> None:
     assert unlike(manifest(), manifest(protocol="published")) == ["protocol"]
     assert unlike(manifest(), manifest(vision={"pretrained": "dino_vitb8"})) == []  # a part of the method
     assert unlike(manifest(), manifest(weights={"model": "ViT-B-16"})) == ["weights"]
-    with pytest.raises(ValueError, match=r"paper and mean_kk differ in more than the method \(pamr\)"):
-        compare("voc21", [measured("mean_kk", 1), measured("paper", 2, pamr=True)])
+    for protocol, compared in (("shared", False), ("published", True)):
+        table = filled(protocol)
+        table.cells[table.rows[1], "voc21"] = measured("sclip", 0.7, logit_scale=50)
+        row = table.content()[1]
+        assert (row["rank"] is not None, row["difference"] is not None) == (compared, compared)
+        assert row["cells"]["voc21"]["differs_in"] == ["model.logit_scale"]
+        assert row["cells"]["voc21"]["not_comparable"] == ([] if compared else ["model.logit_scale"])
+        assert any("model.logit_scale" in note for note in row["notes"])
+    table.cells[table.rows[1], "voc21"] = measured("sclip", 0.7, code={"sha256": "y", "git": "a"})
+    assert table.content()[1]["rank"] is None  # other code is never comparable
 
 
-@pytest.fixture
-def fake(tmp_path: Path) -> list[str]:
-    """Data, a config whose segmentor needs no CLIP, and the command to compare on it."""
-    voc = tmp_path / "data/VOCdevkit/VOC2012"
-    folders = [voc / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for index in range(3):
-        Image.fromarray(rng.integers(0, 256, (20, 31, 3), np.uint8)).save(folders[0] / f"{index}.jpg")
-        Image.fromarray(rng.integers(0, 21, (20, 31), np.uint8)).save(folders[1] / f"{index}.png")
-    (folders[2] / "val.txt").write_text("0\n1\n2\n")
-    (tmp_path / "fake.py").write_text(f"""
-_base_ = ["{ROOT}/configs/_base_/default_runtime.py", "{ROOT}/configs/_base_/datasets/voc20.py"]
-custom_imports = dict(imports=["rfclip", "tests.support.fake_segmentor"], allow_failed_imports=False)
-test_dataloader = dict(num_workers=0, persistent_workers=False)
-clip = dict(model="x", pretrained=None)
-model = dict(type="FakeSegmentor", clip=clip, method=dict(type="MeanKK"), vocabulary="voc20")
-""")
-    return [sys.executable, str(ROOT / "tools/compare.py"), "--benchmarks=fake.py", "--out=out"]
+def test_notes_tell_how_a_method_was_published() -> None:
+    rows = [
+        Row(method, prior) for prior in ("published", "none") for method in ("paper", "sc_clip", "pearl", "mean_kk")
+    ]
+    notes = {row["row"]: " ".join(row["notes"]) for row in Table(rows, ["voc21"], "paper").content()}
+    assert "published without the prior" in notes["sc_clip"] and "the prior" not in notes["sc_clip+prior-none"]
+    assert "published with the prior" in notes["paper+prior-none"] and "the prior" not in notes["paper"]
+    assert "refiner of its own" in notes["pearl"] and "published" not in notes["mean_kk"]
 
 
-def run(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def test_no_labels_are_no_scores() -> None:
+    table = filled()
+    table.cells[table.rows[1], "voc21"] = measured("sclip", 0.7, miou=None)
+    row = table.content()[1]
+    assert row["mean"] is None and row["difference"] is None
+    assert "voc21: no scores, because nothing is labelled" in row["notes"]
 
 
-def test_as_a_program(fake: list[str], tmp_path: Path) -> None:
-    done = run([*fake, "--methods=MeanKK,sclip", "--images=2"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out/table.json").read_text())
-    assert [(row["method"], row["images"]) for row in rows] == [("mean_kk", 2), ("sclip", 2)]
-    assert rows[1]["difference"]["miou"] == 0  # the fake takes no notice of the method
-    assert all(row["memory_mib"] > 50 and row["images_per_second"] > 0 for row in rows)
-    assert "voc20" in done.stdout
-    assert (tmp_path / "out/sclip/voc20/results.json").is_file()
-    assert "| voc20 | sclip | 2 |" in (tmp_path / "out/table.md").read_text()
-    with (tmp_path / "out/table.csv").open(newline="") as file:
-        assert [(row["method"], row["difference_miou"]) for row in csv.DictReader(file)] == [
-            ("mean_kk", ""),
-            ("sclip", "0.0"),
-        ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--methods=mean_kk,nonsense"], "no profile 'nonsense'"),
-        (["--methods=mean_kk,MeanKK"], "stands twice"),
-        (["--methods=mean_kk", "--data-root=nowhere"], "nowhere"),
-        (["--methods=mean_kk", "--benchmarks=voc22"], "no benchmark 'voc22'"),
-    ],
-)
-def test_mistakes_are_found_before_anything_runs(
-    fake: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT))
-    with pytest.raises((ValueError, OSError), match=sentence):
-        runs(parse(["compare", *fake[2:], *arguments])[1])
+def test_text_markdown_csv_and_json(tmp_path: Any) -> None:
+    content = filled().content(
+        {"mean_kk": {"why": "no tower"}, "sclip": {"ratio": 1.25, "least": 1.2, "greatest": 1.3}}
+    )
+    write(tmp_path, content, ABOUT)
+    text, table = as_text(content, ABOUT), (tmp_path / "table.md").read_text()
+    assert table == as_markdown(content, ABOUT)
+    for shown in (text, table):
+        assert "minus that of mean_kk" in shown and "says nothing about real data" in shown
+        assert "Left out: ade20k: nowhere" in shown and "1 (1.0)" in shown and "1.25" in shown
+    assert table.startswith("| method | prior | refiner | names | voc21 | ade20k | mean | rank |")
+    parts = [
+        "Difference to mean_kk",
+        "What the settings are worth",
+        "says nothing",
+        "published (real data",
+        "ProxyCLIP",
+    ]
+    assert all(table.index(one) < table.index(other) for one, other in pairwise(parts))
+    lines = list(csv.DictReader(as_csv(content).splitlines()))
+    assert [line["benchmark"] for line in lines] == ["voc21", "ade20k", "mean"] * 4
+    assert float(lines[5]["mIoU"]) == pytest.approx(content[1]["mean"]) and lines[5]["times_plain"] == "1.25"
+    assert float(lines[3]["difference_miou"]) == pytest.approx(content[1]["cells"]["voc21"]["difference"]["miou"])
+    assert lines[2]["why"] == "no tower" and lines[11]["worth_images"] == "24"
+    kept = json.loads(as_json(content, ABOUT))
+    assert kept["rows"] == json.loads(json.dumps(content)) and kept["about"]["resamples"] == 50
