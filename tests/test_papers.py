@@ -88,7 +88,8 @@ def test_pre_commit_runs_the_linters_of_the_gate() -> None:
 
 def test_the_numbers_of_the_sample_are_those_that_runs_are_held_against() -> None:
     lines = re.findall(r"^\| (.*`.*) \|$", (ROOT / "docs/SAMPLE.md").read_text(encoding="utf-8"), re.MULTILINE)
-    shown = {cells[0]: [float(cell) for cell in cells[1:]] for cells in (line.split(" | ") for line in lines)}
+    tables = [cells for cells in (line.split(" | ") for line in lines) if len(cells) == 2 + len(BENCHMARKS)]
+    shown = {cells[0]: [float(cell) for cell in cells[1:]] for cells in tables}
     rows = [row for row in load(ROOT / "rfclip/data/expected.json") if "published" not in row]
     assert len(shown) == len(rows)
     for row in rows:

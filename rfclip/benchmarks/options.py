@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
 from rfclip.benchmarks.configs import config_root, find_profile, profile_name, refiner_block
@@ -16,6 +18,7 @@ from rfclip.benchmarks.protocols import PUBLISHED, apply_published, choose_proto
 from rfclip.benchmarks.test_set import check_loader, loads_labels, part_configs, type_name, without_labels
 from rfclip.checks import check_switch
 from rfclip.clip.sources import brings_weights
+from rfclip.methods.base import METHODS
 from rfclip.runs.metric import MEASURES
 
 _OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only"}  # settings of the evaluator
@@ -137,6 +140,15 @@ def _take_method(cfg: Config, options: Options) -> None:
     cfg.protocol = choose_protocol(options.protocol, profile, benchmark)
     if profile is not None and cfg.protocol == PUBLISHED:
         apply_published(cfg, profile, benchmark, clip=options.model is None)
+    kind = METHODS.get(type_name(cfg.model.method)) if options.profile is not None else None
+    if cfg.model.get("prior") is not None and getattr(kind, "gives_scores", False) is True:
+        cfg.model.prior = None
+        print_log(
+            f"{type_name(cfg.model.method)} gives scores in place of cosines, which the config's prior cannot be added "
+            "to: it runs without the prior, and the manifest says so.",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _merge(cfg: Config, entries: Mapping[str, Any]) -> None:

@@ -322,3 +322,9 @@ def test_what_is_changed_by_hand_is_changed_in_a_copy() -> None:
     published_settings("pearl", "voc21")["refiner"]["grid"] = 1
     assert find_profile("paper")[1]["model"]["method"]["tau"] == 5.0
     assert published_settings("pearl", "voc21")["refiner"]["grid"] == 80
+
+
+def test_a_method_that_gives_scores_runs_without_the_configs_prior(capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = build_config(Options(benchmark_config("voc21"), profile="lposs", protocol="shared"))
+    assert cfg.model.prior is None and "LPOSS gives scores in place of cosines" in capsys.readouterr().out
+    assert build_config(Options(benchmark_config("voc21"), profile="paper")).model.prior is not None

@@ -146,6 +146,17 @@ def test_commit_is_that_of_the_checkout_and_none_without(monkeypatch: pytest.Mon
     manifest.git_commit.cache_clear()
 
 
+def test_the_code_hash_counts_what_can_change_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refocus.py", "methods/base.py", "data/vocabularies/voc21.json", "cli/test.py", "data/expected.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    monkeypatch.setattr("rfclip.runs.manifest.PACKAGE", tmp_path)
+    before = code_hash.__wrapped__()
+    for name, counts in (("cli/test.py", False), ("data/expected.json", False), ("methods/base.py", True)):
+        (tmp_path / name).write_text("changed")
+        assert (code_hash.__wrapped__() != before) is counts, name
+
+
 def vision_run(tmp_path: Path, clip: str = "tiny", **vfm: Any) -> dict[str, Any]:
     method = {"type": "ProxyCLIP", "vfm": {"type": "DINO", "pretrained": "auto", **vfm}, "_delete_": True}
     return facts(**{"model.clip.model": clip, "model.clip.pretrained": None, "model.method": method})
@@ -165,14 +176,3 @@ def test_the_vision_model_counts(tmp_path: Path) -> None:
     heads = vision_run(tmp_path, pretrained=str(tmp_path / "mine.pth"), heads=2)
     assert len({each["identity"] for each in (tiny, other, mine, changed, heads)}) == 5
     assert facts()["vision"] is None
-
-
-def test_the_code_hash_counts_what_can_change_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("refocus.py", "methods/base.py", "data/vocabularies/voc21.json", "cli/test.py", "data/expected.json"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("as it was")
-    monkeypatch.setattr("rfclip.runs.manifest.PACKAGE", tmp_path)
-    before = code_hash.__wrapped__()
-    for name, counts in (("cli/test.py", False), ("data/expected.json", False), ("methods/base.py", True)):
-        (tmp_path / name).write_text("changed")
-        assert (code_hash.__wrapped__() != before) is counts, name
