@@ -140,15 +140,11 @@ def answers(
     """Run the cells, row by row; yields each with what became of it."""
     from rfclip.cli.worker import packed, run_cell
     from rfclip.cost.memory import environment
-    from rfclip.runs.compare.rows import NotApplicableError
 
     if args.launcher != "none":
         for row, benchmark in cells:  # in step with the other processes, whom an error here would leave waiting
             with redirect_stdout(io.StringIO()):  # its log is a file too
-                try:
-                    answer: Answer = run_cell(row, bases[benchmark])
-                except NotApplicableError as error:  # all processes find it
-                    answer = {"refused": str(error)}
+                answer: Answer = run_cell(row, bases[benchmark])
             yield (row, benchmark), answer
         return
     count = args.gpus or args.jobs
@@ -186,15 +182,9 @@ def measure(table: Table, bases: Mapping[str, Options], args: argparse.Namespace
         progress.done(row, benchmark, answer)
         if not is_first():
             continue
-        cell = (
-            answer.get("error")
-            or answer.get("refused")
-            or read_cell(args.work_dir / row.name / benchmark, args.resamples)
-        )
+        cell = answer.get("error") or read_cell(args.work_dir / row.name / benchmark, args.resamples)
         table.cells[row, benchmark] = cell
-        if "refused" in answer:
-            told = f"left out: {cell}"
-        elif isinstance(cell, str):
+        if isinstance(cell, str):
             failed.append(f"{row.name} on {benchmark}: {cell}")
             tqdm.write(f"error: {failed[-1]}", file=sys.stderr)
             told = "failed"

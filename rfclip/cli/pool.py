@@ -20,7 +20,7 @@ PATIENCE = 10  # seconds, for the end of a thread whose process was killed
 # Memory that torch frees is kept for its next tensors: by default the C library gives large pieces back, and the system
 # fills each new one with zeros, which takes as long as the arithmetic of the tiny CLIP
 _MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-Answer = Mapping[str, Any]  # `seconds` and `kept`, `error`, or `refused`: see rfclip.cli.worker
+Answer = Mapping[str, Any]  # `seconds` and `kept`, or `error`: see rfclip.cli.worker
 
 
 @dataclass(eq=False)

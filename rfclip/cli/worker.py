@@ -62,19 +62,11 @@ def run_cell(row: Row, base: Options) -> dict[str, Any]:
 
 
 def answer(line: str, imports: Sequence[str]) -> dict[str, Any]:
-    """Run the cell of a line.
-
-    Returns:
-        What :func:`run_cell` does; or `error`, the sentence of what went wrong with this cell; or `refused`, why there
-        is no such cell.
-    """
+    """Run the cell of a line; `error` is the sentence of what went wrong, which concerns this cell alone."""
     from rfclip.cli.errors import blame, users_error
-    from rfclip.runs.compare.rows import NotApplicableError
 
     try:
         return run_cell(*unpacked(line))
-    except NotApplicableError as error:
-        return {"refused": str(error)}
     except Exception as error:  # where all errors of a cell arrive: what is not the user's is shown whole
         sentence = users_error(error)
         if sentence is None:

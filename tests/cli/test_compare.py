@@ -18,9 +18,9 @@ from rfclip.benchmarks.prepare.sample import DATA_SETS, write_data_set
 from rfclip.cli import main, parse
 from rfclip.cli.compare import plan
 from rfclip.cli.pool import Progress, Worker, ask_all, duration, environments
-from rfclip.cli.worker import answer, packed, unpacked
+from rfclip.cli.worker import packed, unpacked
 from rfclip.explain import style
-from rfclip.runs.compare.rows import NotApplicableError, Row, chosen_reference, make_rows, row_options
+from rfclip.runs.compare.rows import Row, chosen_reference, make_rows, row_options
 from rfclip.runs.run import run as run_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -209,12 +209,10 @@ def test_rows_and_reference() -> None:
     ]
 
 
-def test_a_method_without_cosines_cannot_have_a_prior_and_that_is_no_failure() -> None:
+def test_nothing_is_set_that_the_config_has_already() -> None:
     base = Options(benchmark_config("voc20"), model="tiny", protocol="shared")
-    with pytest.raises(NotApplicableError, match="lposs has no cosines"):
-        row_options(Row("lposs"), base)
-    assert "refused" in answer(packed(Row("lposs"), base), [])
-    assert row_options(Row("lposs", "none"), base).cfg_options == {"model.prior": None}
+    assert row_options(Row("paper", "none"), base).cfg_options == {"model.prior": None}
+    assert row_options(Row("lposs", "none"), base).cfg_options == {}  # it has none anyhow
     assert row_options(Row("paper"), base).cfg_options == {}
     with_pamr = row_options(Row("paper", refiner="pamr", names="clean"), base)
     assert (with_pamr.refiner, with_pamr.cfg_options) == ("pamr", {"model.vocabulary": "voc20_clean"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -11,8 +10,6 @@ from mmengine.config import Config
 
 from rfclip.benchmarks.configs import BENCHMARKS, find_profile, profiles, refiner_block
 from rfclip.benchmarks.options import Options, benchmark_name, build_config
-from rfclip.checks import UserError
-from rfclip.methods import METHODS
 from rfclip.words.lists import plain_vocabulary
 from rfclip.words.vocabulary import load_vocabulary, shipped_vocabularies
 
@@ -22,10 +19,6 @@ CLEAN, PLAIN = "clean", "plain"
 PRIORS = (PUBLISHED, NONE)
 NAMES = (PUBLISHED, CLEAN, PLAIN)
 REFERENCE = "paper"  # of all methods
-
-
-class NotApplicableError(UserError):
-    """A method cannot have a setting, by what it is: that is no failure of a run."""
 
 
 @dataclass(frozen=True)
@@ -124,28 +117,17 @@ def row_options(row: Row, base: Options) -> Options:
 
     Raises:
         ValueError: There are no such names for the benchmark.
-        NotApplicableError: The method cannot have the prior.
     """
     options = replace(base, profile=row.method, work_dir=base.work_dir / row.name)
     cfg = build_config(options)
     changes: dict[str, Any] = {}
     if row.prior == NONE and cfg.model.get("prior") is not None:
         changes["model.prior"] = None
-    if row.prior != NONE and cfg.model.get("prior") is not None and _gives_scores(cfg.model.method):
-        raise NotApplicableError(f"{row.method} has no cosines that the prior could be added to: see --prior none")
     if row.names != PUBLISHED:
         changes["model.vocabulary"] = _vocabulary(row.names, cfg)
     as_it_is = row.refiner == PUBLISHED or (row.refiner == NONE and cfg.model.get("refiner") is None)
     refiner = None if as_it_is else row.refiner
     return replace(options, refiner=refiner, cfg_options={**base.cfg_options, **changes})
-
-
-def _gives_scores(block: Mapping[str, Any]) -> bool:
-    """Whether a method, or the head that it is put under, has scores in place of cosines; without building it."""
-    head = block.get("head")
-    if isinstance(head, Mapping):
-        return _gives_scores(head)
-    return getattr(METHODS.get(block["type"]), "gives_scores", False) is True
 
 
 def _vocabulary(names: str, cfg: Config) -> str | list[list[str]]:
