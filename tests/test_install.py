@@ -133,4 +133,6 @@ def test_an_installed_wheel_has_every_command(command: Callable[..., Any], tmp_p
         assert done.returncode == 0, (line, done.stderr)
     for name in ("explained/a.html", "mine/sample.json", "work_dirs/voc20/results.json", "work_dirs/summary.md"):
         assert (tmp_path / name).is_file()
-    assert {path.name for path in (tmp_path / "both").glob("table.*")} == {"table.json", "table.csv", "table.md"}
+    assert {path.name for path in (tmp_path / "both").glob("table.*")} == {
+        f"table.{kind}" for kind in ("json", "csv", "md", "png")
+    }

@@ -66,7 +66,9 @@ def vocabulary_audit(
     return made
 
 
-def worth(names: Sequence[str], groups: Mapping[str, Array], axis_label: str, title: str) -> Figure:
+def worth(
+    names: Sequence[str], groups: Mapping[str, Array], axis_label: str, title: str, marked: str | None = None
+) -> Figure:
     """What each of several lists is worth: a point with its interval for each group.
 
     Args:
@@ -74,6 +76,7 @@ def worth(names: Sequence[str], groups: Mapping[str, Array], axis_label: str, ti
         groups: name of a group -> (L, 3) difference, low and high; NaN where there is none.
         axis_label: quantity and unit.
         title: of the figure.
+        marked: a group that is black.
     """
     made = style.figure(10, 1.6 + max(0.5, 0.17 * len(groups)) * len(names) + 0.22 * (len(groups) // 3 + 1), title)
     axis = made.subplots()
@@ -81,6 +84,7 @@ def worth(names: Sequence[str], groups: Mapping[str, Array], axis_label: str, ti
     for number, (group, values) in enumerate(groups.items()):
         places = np.arange(len(names)) + steps[number]
         colour, marker = style.SERIES[number % len(style.SERIES)], "os"[number // len(style.SERIES) % 2]
+        colour, marker = ("black", "D") if group == marked else (colour, marker)
         axis.hlines(places, values[:, 1], values[:, 2], color=colour, lw=1.2)
         axis.plot(values[:, 0], places, marker, color=colour, ms=5, label=group)
     axis.axvline(0, color=style.GREY, ls="--", lw=1)

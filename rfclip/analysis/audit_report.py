@@ -148,7 +148,7 @@ def plot(report: Report) -> audit_charts.Figure:
         )
         for group in groups
     }
-    return audit_charts.worth(names, table, f"mIoU minus that of the {first} names, points", report.about)
+    return audit_charts.worth(names, table, f"mIoU minus that of the {first} names, points", report.about, ALL)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from rfclip.analysis import charts
+from rfclip.benchmarks.configs import benchmark_config
 from rfclip.benchmarks.options import Options
 from rfclip.benchmarks.prepare.sample import DATA_SETS, write_data_set
 from rfclip.cli import main, parse
@@ -19,7 +20,7 @@ from rfclip.cli.compare import plan
 from rfclip.cli.pool import Progress, Worker, ask_all, duration, environments
 from rfclip.cli.worker import packed, unpacked
 from rfclip.explain import style
-from rfclip.runs.compare.rows import Row, chosen_reference, make_rows
+from rfclip.runs.compare.rows import Row, chosen_reference, make_rows, row_options
 from rfclip.runs.run import run as run_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +207,16 @@ def test_rows_and_reference() -> None:
         ["none"],
         ["published"],
     ]
+
+
+def test_nothing_is_set_that_the_config_has_already() -> None:
+    base = Options(benchmark_config("voc20"), model="tiny", protocol="shared")
+    assert row_options(Row("paper", "none"), base).cfg_options == {"model.prior": None}
+    assert row_options(Row("lposs", "none"), base).cfg_options == {}  # it has none anyhow
+    assert row_options(Row("paper"), base).cfg_options == {}
+    with_pamr = row_options(Row("paper", refiner="pamr", names="clean"), base)
+    assert (with_pamr.refiner, with_pamr.cfg_options) == ("pamr", {"model.vocabulary": "voc20_clean"})
+    assert row_options(Row("paper", names="plain"), base).cfg_options["model.vocabulary"][-1] == ["tvmonitor"]
 
 
 def test_a_cell_travels_to_its_worker_whole() -> None:

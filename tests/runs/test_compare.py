@@ -231,6 +231,17 @@ def test_only_the_method_may_differ() -> None:
     assert table.content()[1]["rank"] is None  # other code is never comparable
 
 
+def test_a_block_that_one_lacks_is_named_alone() -> None:
+    table = filled()
+    prior = {"image_weight": 0.1, "scope": "image"}
+    for row, with_it in ((table.rows[0], prior), (table.rows[1], None)):
+        one = measured(row.method, 0.5)
+        one.manifest["config"]["model"]["prior"] = with_it
+        table.cells[row, "voc21"] = one
+    assert table.content()[1]["cells"]["voc21"]["not_comparable"] == ["model.prior"]
+    assert "voc21: no rank: differs from mean_kk in model.prior" in " ".join(table.content()[1]["notes"])
+
+
 def test_notes_tell_how_a_method_was_published() -> None:
     rows = [
         Row(method, prior) for prior in ("published", "none") for method in ("paper", "sc_clip", "pearl", "mean_kk")

@@ -120,7 +120,7 @@ class Table:
         found = {**_EMPTY, "mIoU": cell.miou, "images": len(cell.sampled.images), "alarms": cell.results["alarms"]}
         if isinstance(other, str) or other is cell:
             return found
-        found["differs_in"] = unlike(other.manifest, cell.manifest)
+        found["differs_in"] = _unlike(other, cell)
         found["not_comparable"] = self._apart(cell, other)
         found["difference"] = None if found["not_comparable"] else _as_dict([(cell, other)])
         return found
@@ -130,7 +130,7 @@ class Table:
 
     def _apart(self, one: Measured, reference: Measured) -> list[str]:
         """What keeps two rows of a setting from standing beside each other."""
-        differing = unlike(reference.manifest, one.manifest)
+        differing = _unlike(reference, one)
         if self.protocol == PUBLISHED_PROTOCOL:
             differing = [name for name in differing if name in _ALWAYS]
         return differing + ([] if comparable(one.sampled, reference.sampled) else ["images"])
@@ -160,8 +160,8 @@ class Table:
             elif isinstance(other, str):
                 notes[f"{benchmark}: no difference, because {self.reference} has no score there"] = None
             elif apart := self._apart(one, other):
-                notes[f"{benchmark}: not comparable with {self.reference}: {', '.join(apart)} differ"] = None
-            elif differing := unlike(other.manifest, one.manifest):
+                notes[f"{benchmark}: no rank: differs from {self.reference} in {', '.join(apart)}"] = None
+            elif differing := _unlike(other, one):
                 notes[f"{benchmark}: differs from {self.reference} in {', '.join(differing)}"] = None
         return list(notes)
 
@@ -186,6 +186,12 @@ def _unlike_published(row: Row) -> list[str]:
     if refiner and row.refiner == NONE:
         notes.append("was published with a refiner of its own")
     return notes
+
+
+def _unlike(first: Measured, second: Measured) -> list[str]:
+    """In what two differ beside their method; a block that one of them lacks is named alone."""
+    pairs = ((first.manifest, second.manifest), (second.manifest, first.manifest))
+    return min((unlike(*pair) for pair in pairs), key=len)
 
 
 def _unfair(row: Mapping[str, Any]) -> bool:
