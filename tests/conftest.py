@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported, here and
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import QuickGELU, VisionTransformer
@@ -31,6 +32,7 @@ from rfclip.cost.weights import plant as plant_distractors
 from tests.support import chromium
 from tests.support.devices import wrap_imports
 
+MMLogger.get_current_instance()  # holds on to the stdout of now, which outlives that of whichever test logs first
 TENSOR_TESTS = ("test_refocus.py", "test_normalized_cut.py", "methods", "pipeline", "clip/test_towers.py")
 PLANTED_DIMS = (5, 23, 42)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from rfclip.benchmarks.config_keys import check_keys, warn_of_near_keys
 from rfclip.benchmarks.configs import config_root, find_profile, profile_name, refiner_block
@@ -21,6 +20,7 @@ from rfclip.clip.sources import brings_weights
 from rfclip.methods.base import METHODS
 from rfclip.runs.metric import MEASURES
 
+LOG = logging.getLogger(__name__)
 _OWN = {"ignore_index", "prefix", "collect_device", "beta", "format_only"}  # settings of the evaluator
 
 
@@ -143,11 +143,9 @@ def _take_method(cfg: Config, options: Options) -> None:
     kind = METHODS.get(type_name(cfg.model.method)) if options.profile is not None else None
     if cfg.model.get("prior") is not None and getattr(kind, "gives_scores", False) is True:
         cfg.model.prior = None
-        print_log(
+        LOG.warning(
             f"{type_name(cfg.model.method)} gives scores in place of cosines, which the config's prior cannot be added "
-            "to: it runs without the prior, and the manifest says so.",
-            "current",
-            logging.WARNING,
+            "to: it runs without the prior, and the manifest says so."
         )
 
 

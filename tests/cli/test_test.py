@@ -69,7 +69,8 @@ def test_the_command_lines_that_refine(given: list[str], refiner: str | None) ->
     }
     for verb, needed in lines.items():
         args = verb.parse(argparse.ArgumentParser(), [*needed, *given])
-        assert args.refiner == ("none" if verb is segment and refiner is None else refiner), verb
+        expected = "none" if verb in (segment, compare) and refiner is None else refiner
+        assert args.refiner == ([expected] if verb is compare else expected), verb  # compare takes several
 
 
 @pytest.mark.parametrize("layout", ["torchscript", "state dict"])

@@ -102,8 +102,9 @@ def views_of(image: Tensor) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:The shape of value will convert from:UserWarning")  # mmseg's merge
-def test_test_time_augmentation_is_the_mean_softmax_of_the_probabilities(settings, build) -> None:
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 80, 112), np.uint8))
+def test_test_time_augmentation_is_the_mean_softmax_of_the_probabilities(settings, build, make_images) -> None:
+    image = (128 + 60 * make_images(1, 80, 112)[0]).clamp(0, 255).byte()
+    settings.update(vocabulary=[f"word {i}" for i in range(40)], method={"type": "MaskCLIP"})  # several words win
     data = views_of(image)
     merged = MODELS.build({"type": "SegTTAModel", "module": settings}).test_step(data)[0].pred_sem_seg.data[0]
     model = build()
