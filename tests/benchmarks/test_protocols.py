@@ -36,7 +36,7 @@ from rfclip.methods import METHODS
 from rfclip.runs.manifest import decisive_facts
 from rfclip.words.vocabulary import load_vocabulary
 
-OWN = ("cass", "gla", "lposs", "lposs_plus", "pearl", "proxy_clip", "resclip", "sc_clip", "sfp", "sfp_v1")
+OWN = ("cass", "gla", "lposs", "pearl", "proxy_clip", "resclip", "sc_clip", "sfp", "sfp_v1")
 HERE = [name for name in OWN if name in profiles()]
 WHOLE = "whole"
 
@@ -45,7 +45,7 @@ SIDES = {
     **dict.fromkeys(OWN, (336, 336, 336, 336, 336, 336, 560, 336)),
     **dict.fromkeys(("sfp", "sfp_v1"), (336, 336, 336, 336, 336, 336, 560, 384)),
     "proxy_clip": (336, 336, 336, 336, 336, 336, 448, 448),
-    **dict.fromkeys(("lposs", "lposs_plus"), (448,) * 8),
+    "lposs": (448,) * 8,
 }
 SMALL, LARGE = (224, 112), (336, 112)
 WINDOWS: dict[str, tuple[Any, ...]] = {
@@ -83,8 +83,7 @@ NAMES = {
     ("sfp", "cityscapes"): "cityscapes_sfp",
     **{("proxy_clip", benchmark): f"{benchmark}_proxy_clip" for benchmark in ("voc21", "voc20", "coco_object")},
     **{
-        (name, benchmark): f"{benchmark}_lposs"
-        for name in ("lposs", "lposs_plus")
+        ("lposs", benchmark): f"{benchmark}_lposs"
         for benchmark in ("voc21", "voc20", "context60", "context59", "coco_object", "coco_stuff")
     },
 }
@@ -314,7 +313,7 @@ def test_of_several_profiles_of_a_method_the_nearest_names_a_block() -> None:
     assert profile_name({"type": "SFP", "version": "v1", "salience": 3.0}) == "sfp_v1 (salience=3.0)"
     vfm = {"type": "DINO", "pretrained": "auto"}
     assert profile_name({"type": "LPOSS", "vfm": vfm}) == "lposs"
-    assert profile_name({"type": "LPOSS", "vfm": vfm, "plus": True}) == "lposs_plus"
+    assert profile_name({"type": "LPOSS", "vfm": vfm, "plus": True}) == "lposs (plus=True)"
     assert profile_name({"type": "ResCLIP", "rcs_weight": 0.6}, lambda _: {"rcs_weight": 0.6}) == "resclip"
 
 
