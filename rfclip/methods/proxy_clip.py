@@ -13,6 +13,7 @@ from torch import Tensor
 from rfclip.checks import Checked, check_above_zero, check_range, setting
 from rfclip.clip.towers import attention_output, blocks, qkv
 from rfclip.methods.base import METHODS, DenseOutput, Recorder, Show, class_embedding, dense_output
+from rfclip.methods.similar import contrasted
 from rfclip.methods.vision import SightedMethod, on_grid, vfm_setting
 
 
@@ -50,24 +51,7 @@ class ProxyCLIP(Checked, SightedMethod):
         with torch.autocast(images.device.type, enabled=False):
             similarity = unit @ unit.transpose(-1, -2)
             show("vision_similarity", None, similarity)
-            attention = proxy_attention(similarity, self.beta, self.gamma)[:, None]  # the same for all heads
+            attention = contrasted(similarity, self.gamma, self.beta)[:, None]  # the same for all heads
             show("attn_dense", None, attention)
             heads = attention @ values.to(attention.dtype)
         return dense_output(vit, attention_output(last, heads.to(v.dtype)), image, fine, show)
-
-
-def proxy_attention(similarity: Tensor, beta: float, gamma: float) -> Tensor:
-    """Return the row softmax (B, N, N) of z = gamma (S - beta mean S), entries with z < 0 left out.
-
-    Args:
-        similarity: S (B, N, N), cosines of an image's patches; not modified. The mean is over all its entries.
-        beta: factor of the mean.
-        gamma: factor of the differences.
-
-    A row that this would leave empty keeps its own token alone.
-    """
-    z = gamma * (similarity - beta * similarity.mean(dim=(-2, -1), keepdim=True))
-    empty = (z < 0).all(-1)
-    z = z.masked_fill(z < 0, -torch.inf)
-    z.diagonal(dim1=-2, dim2=-1).masked_fill_(empty, 0)
-    return z.softmax(-1)

@@ -61,10 +61,19 @@ def spread(similarity: Tensor, values: Tensor, threshold: float) -> Tensor:
         return (kept / (kept.sum(-1, keepdim=True) + 1e-6)) @ values.to(kept.dtype)
 
 
-def contrasted(similarity: Tensor, contrast: float) -> Tensor:
-    """Row softmax of contrast * (S - mean of all entries of an image's S), negative entries left out: (B, N, N).
+def contrasted(similarity: Tensor, contrast: float, times: float = 1.0) -> Tensor:
+    """Row softmax (B, N, N) of contrast * (S - times * mean of all entries of an image's S), negative ones left out.
 
-    No row is empty: a token's similarity to itself, 1, is at least the mean.
+    A row that this would leave empty (at times = 1 none but for rounding, as a token's similarity to itself is 1) keeps
+    its own token alone.
+
+    Args:
+        similarity: S (B, N, N), not modified.
+        contrast: above 0.
+        times: how many times the mean an entry must reach to count.
     """
-    centred = contrast * (similarity - similarity.mean((-1, -2), keepdim=True))
-    return centred.masked_fill(centred < 0, -torch.inf).softmax(-1)
+    centred = contrast * (similarity - times * similarity.mean((-1, -2), keepdim=True))
+    empty = (centred < 0).all(-1)
+    centred = centred.masked_fill(centred < 0, -torch.inf)
+    centred.diagonal(dim1=-2, dim2=-1).masked_fill_(empty, 0)
+    return centred.softmax(-1)

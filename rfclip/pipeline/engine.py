@@ -144,7 +144,7 @@ class DenseEngine:
     @torch.no_grad()
     def label_image(self, cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries) -> LabelMap:
         """Labels (H0, W0) of one image (3, H, W) from its cosines (Q, H, W), and probabilities if they are kept."""
-        return steps.label_image(cosines, image, size, queries, self.settings)
+        return steps.label_image(cosines, image, size, queries, self.settings, scores=gives_scores(self.method))
 
     @property
     def black(self) -> tuple[float, ...]:

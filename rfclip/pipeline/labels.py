@@ -44,6 +44,7 @@ def label(
     max_elements: int = 2**24,
     alias_aggregation: str = "max",
     area_thd: float | None = None,
+    join_first: bool = False,
 ) -> LabelMap:
     """Resize, refine, softmax over all names, join the names of each class, drop small classes, best class, threshold.
 
@@ -66,6 +67,7 @@ def label(
         area_thd: Classes but the background that are the best one of no more than this share (0..1) of all pixels whose
             best class is not the background get probability 0 everywhere. None drops none. The scores of all classes,
             (C, H0, W0), are then held, as with ``keep_probs``.
+        join_first: Join the names of each class before anything else, at (h, w). The softmax is then over the classes.
 
     Returns:
         Labels and, if asked for, probabilities. Of equal scores the first class wins.
@@ -84,13 +86,16 @@ def label(
     check_choice("alias_aggregation", alias_aggregation, tuple(AGGREGATIONS))
     _check(logits, query_class, num_classes, prob_thd, background_index)
     check_area_thd(area_thd, background_index)
+    join = partial(AGGREGATIONS[alias_aggregation], logit_scale)
+    if join_first:
+        logits, query_class = joined(logits, query_class, num_classes, join), range(num_classes)
     step = max(1, max_elements // (size[0] * size[1]))
     if isinstance(refine, Joint):
         pooled = torch.cat([refine.pool(maps[None]) for maps in _resized(logits, size, step)], 1)
         logits, refine = refine.solve(pooled)[0], None
     sums = _Sums(size, logits.device, logit_scale) if prob_thd > 0 or keep_probs else None
     held = num_classes if keep_probs or area_thd is not None else 0
-    classes = _Classes(size, logits.device, query_class, partial(AGGREGATIONS[alias_aggregation], logit_scale), held)
+    classes = _Classes(size, logits.device, query_class, join, held)
     for maps in _resized(logits, size, step):
         refined = maps if refine is None else refine(maps[None])[0]
         classes.add(refined)
@@ -104,6 +109,13 @@ def label(
     for scores in classes.scores:
         sums.share(scores)
     return LabelMap(classes.labels, classes.scores)
+
+
+def joined(maps: Tensor, query_class: Sequence[int], num_classes: int, join: Join) -> Tensor:
+    """The maps (C, h, w) of the classes, of those of their names (Q, h, w), joined as in :data:`AGGREGATIONS`."""
+    classes = _Classes((maps.shape[1], maps.shape[2]), maps.device, query_class, join, num_classes)
+    classes.add(maps.float())
+    return classes.scores  # type: ignore[return-value]  # held, as there are classes
 
 
 def check_area_thd(area_thd: float | None, background_index: int | None) -> None:

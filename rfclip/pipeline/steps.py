@@ -237,7 +237,12 @@ def cosine_maps(
 
 @own_precision
 def label_image(
-    cosines: Tensor, image: Tensor, size: tuple[int, int], queries: Queries, settings: Settings
+    cosines: Tensor,
+    image: Tensor,
+    size: tuple[int, int],
+    queries: Queries,
+    settings: Settings,
+    scores: bool = False,
 ) -> LabelMap:
     """Labels, and probabilities if they are kept, of one image at its original size.
 
@@ -247,6 +252,8 @@ def label_image(
         size: (H0, W0) of the result.
         queries: the vocabulary.
         settings: refiner, scale, threshold.
+        scores: they are a method's scores: unless a refiner takes them, the names of a class are joined before they are
+            resized, as LPOSS does it.
     """
     refine = None
     if settings.refiner is not None:
@@ -264,6 +271,7 @@ def label_image(
         keep_probs=settings.keep_probs,
         alias_aggregation=settings.alias_aggregation,
         area_thd=settings.area_thd,
+        join_first=scores and refine is None,
     )
 
 

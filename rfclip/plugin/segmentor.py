@@ -17,9 +17,11 @@ from rfclip.checks import built
 from rfclip.clip.loader import LoadedCLIP, load_clip
 from rfclip.clip.precision import as_fp32, check_fp32
 from rfclip.clip.text import load_templates, load_vocabulary
+from rfclip.clip.towers import check_images
 from rfclip.methods.base import DenseOutput
 from rfclip.methods.build import build_method
 from rfclip.pipeline.engine import DenseEngine
+from rfclip.pipeline.fitting import Fit
 from rfclip.pipeline.steps import Queries, Settings
 from rfclip.plugin.preprocess import PREPROCESSORS, flipped_sides, store_result, without_padding
 
@@ -234,12 +236,15 @@ def encode_dense(model: RFCLIP, images: Tensor) -> DenseOutput:
 
     Args:
         model: the segmentor.
-        images: (B, 3, H, W), normalised as the model's data preprocessor does it.
+        images: (B, 3, H, W), normalised as the model's data preprocessor does it. The model's `patch_fit` acts on
+            rows and columns that fill no patch; windows and `pad_multiple` are no part of it.
 
     Returns:
         `patches` (B, N, E) before normalisation, `image` (B, E), `grid` (h, w).
     """
-    return model.encode(images)
+    check_images(images)
+    engine = model.engine
+    return model.encode(Fit(engine.patch, model.settings.patch_fit, black=engine.black)(images))
 
 
 def build_preprocessor(settings: Mapping[str, Any] | nn.Module | None, loaded: LoadedCLIP) -> nn.Module:

@@ -30,7 +30,9 @@ class Joint:
     solve: Refine
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Refine logits (B, Q, H, W) of all queries; they are not modified."""
+        """Refine logits (B, Q, H, W), or (Q, H, W) of one image, of all queries; they are not modified."""
+        if logits.ndim == 3:
+            return self(logits[None])[0]
         return resize(self.solve(self.pool(logits)), (logits.shape[-2], logits.shape[-1]))
 
 

@@ -47,7 +47,7 @@ class TextLaplacian(Checked):
     confidence_floor: float = setting(0.05, check_range, 0, 1)
 
     def prepare(self, image: Tensor, text: Tensor | None = None) -> Joint:
-        """Pool images (B, 3, H, W) and weigh the queries (Q, E), normalised.
+        """Pool images (B, 3, H, W), or one of (3, H, W), and weigh the queries (Q, E), normalised.
 
         Returns:
             What refines logits (B, Q, H, W), cosines before any scale, of all queries.
@@ -59,7 +59,7 @@ class TextLaplacian(Checked):
             raise ValueError("TextLaplacian looks at the words: give prepare(image, text) their embeddings (Q, E)")
         size = (image.shape[-2], image.shape[-1])
         pool = partial(pooled, factors=pool_factors(size, self.grid))
-        red, green, blue = pool(image).unbind(1)
+        red, green, blue = pool(image.reshape(-1, *image.shape[-3:])).unbind(1)
         grey = 0.299 * red + 0.587 * green + 0.114 * blue  # of normalised values
         weights = query_weights(text, self.temperature, self.self_weight)
 

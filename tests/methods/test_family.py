@@ -93,6 +93,18 @@ def test_repair_of_a_corner_without_sound_neighbours():
     assert torch.equal(kept[0, 2], patches[0, 2])
 
 
+@pytest.mark.parametrize("count", [2, 9, 16, 18, 21])
+def test_the_two_farthest_tokens_tie_where_all_others_are_neighbours(count):
+    tokens = torch.randn(200, count, 128, generator=torch.Generator().manual_seed(0)) + 2
+    assert not anomalous(tokens, 30, 0.05).any()
+
+
+def test_equal_tokens_have_a_mask_attention():
+    similarity = torch.ones(2, 4, 4)
+    similarity.diagonal(dim1=1, dim2=2).sub_(1e-7)  # as rounding leaves it
+    assert torch.equal(contrasted(similarity, 3.0).sum(-1), torch.ones(2, 4))
+
+
 def test_pieces_equal_loops():
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(2, 12, 5, generator=generator, dtype=torch.float64)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from rfclip.methods import CASS, METHODS, ProxyCLIP
 from rfclip.methods.base import describe
 from rfclip.methods.cass import eigen, low_rank, most_different, rescaled, spectral_distance, square
-from rfclip.methods.proxy_clip import proxy_attention
+from rfclip.methods.similar import contrasted
 from rfclip.methods.vision import on_grid
 from tests.support import vision_loops as loops
 from tests.support.kept import Kept
@@ -168,7 +168,7 @@ def test_a_method_is_its_settings():
 def test_a_row_that_would_be_empty_keeps_its_own_token():
     similarity = torch.full((2, 3, 3), 0.97) + 0.03 * torch.eye(3)
     similarity[1] = torch.tensor([[1, 0.9, 0], [0.9, 1, 0.1], [0, 0.1, 1]])
-    attention = proxy_attention(similarity, 1.2, 3.0)
+    attention = contrasted(similarity, 3.0, 1.2)
     assert torch.equal(attention[0], torch.eye(3))  # the mean is above 1 / beta
     for i in range(2):
         np.testing.assert_allclose(attention[i], loops.proxy_attention(similarity[i].double().numpy(), 1.2, 3.0), 1e-5)

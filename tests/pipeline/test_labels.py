@@ -59,6 +59,25 @@ def test_equals_the_plain_formula(size: tuple[int, int], threshold: float, max_e
     assert torch.equal(logits, before)
 
 
+@pytest.mark.parametrize("aggregation", ["max", "mean", "logsumexp"])
+def test_names_can_be_joined_before_they_are_resized(aggregation: str) -> None:
+    logits, scale = _logits(), 40.0
+    joins = {
+        "max": lambda names: names.amax(0),
+        "mean": lambda names: names.mean(0),
+        "logsumexp": lambda names: (scale * names).logsumexp(0) / scale,
+    }
+    index = torch.tensor(QUERY_CLASS)
+    classes = torch.stack([joins[aggregation](logits[index == each]) for each in range(4)])
+    settings = dict(alias_aggregation=aggregation, keep_probs=True)
+    got = label(logits, SIZE, QUERY_CLASS, 4, scale, join_first=True, **settings)
+    want = label(classes, SIZE, range(4), 4, scale, keep_probs=True)
+    torch.testing.assert_close(got.probs, want.probs, rtol=1e-4, atol=1e-6)
+    assert torch.equal(got.labels, want.labels)
+    later = label(logits, SIZE, QUERY_CLASS, 4, scale, **settings)
+    assert aggregation == "mean" or (later.labels != got.labels).any()
+
+
 def test_chunks_do_not_change_a_bit_of_the_labels() -> None:
     logits = _logits(seed=3)
     for threshold in (0.0, 0.3):

@@ -91,6 +91,12 @@ def test_two_images_are_twice_one() -> None:
         assert torch.equal(both[each : each + 1], alone)
 
 
+def test_one_image_needs_no_batch() -> None:
+    logits, image, text = _case(3, 21, 34)
+    alone = _refined(TextLaplacian(grid=8), logits[0], image[0], text)
+    assert torch.equal(alone, _refined(TextLaplacian(grid=8), logits, image, text)[0])
+
+
 def test_equal_names_stay_equal_whatever_their_place() -> None:
     logits, image, text = _case(6, 21, 29)
     twins = torch.tensor([0, 1, 2, 3, 0, 4, 5, 0, 2])
