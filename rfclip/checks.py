@@ -88,6 +88,14 @@ def check_indices(what: str, values: object) -> tuple[int, ...]:
     return tuple(_index(what, value) for value in listed)
 
 
+def check_some_indices(what: str, values: object) -> tuple[int, ...]:
+    """As :func:`check_indices`, of at least one."""
+    indices = check_indices(what, values)
+    if not indices:
+        raise ValueError(f"{what} must name at least one, counted from 0, got none")
+    return indices
+
+
 def _index(what: str, value: object) -> int:
     try:
         index = operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else -1
@@ -188,7 +196,9 @@ def check_block(what: str, block: object, taker: Callable[..., Any], also: Seque
         p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in block
     ]
     if missing:
-        raise TypeError(f"{what} lacks {', '.join(missing)}; {takes}")
+        example = getattr(taker, "example", None)
+        cure = f": give {example}" if example else ""
+        raise TypeError(f"{what} lacks {', '.join(missing)}{cure}; {takes}")
     return block
 
 

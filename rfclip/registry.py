@@ -44,7 +44,8 @@ class Registry:
 
     def get(self, name: str) -> Any:
         """Return the class of a name, 'mmseg.' before it or not; None if there is none."""
-        found = (other.get(name) for other in self._others)
+        spelt = all(part.isidentifier() for part in name.split("."))  # of others mmengine imports a part, or raises
+        found = (other.get(name) for other in self._others if spelt)
         return self._classes.get(name.removeprefix("mmseg.")) or next(filter(None, found), None)
 
     def names(self) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ def find_profile(name: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: No such profile and no such method, or a profile of a method that is not registered.
     """
+    from rfclip.checks import near, shown  # which imports numpy
     from rfclip.methods import METHODS
 
     plain = _plain(name)
@@ -84,9 +85,11 @@ def find_profile(name: str) -> tuple[str, dict[str, Any]]:
         if METHODS.get(kind) is None:
             raise ValueError(f"profile '{stem}' needs the method {kind}, which is not registered; {_choices()}")
         return stem, {"model": {"method": {"_delete_": True, **deepcopy(blocks[stem])}}}
-    if METHODS.get(name) is None:
-        raise ValueError(f"no profile '{name}'; {_choices()}")
-    return name, {"model": {"method": {"_delete_": True, "type": name}}}
+    kind = next((kind for kind in METHODS.names() if _plain(kind) == plain), name)
+    if METHODS.get(kind) is None:
+        close = near(name, (*METHODS.names(), *profiles()))
+        raise ValueError(f"no profile {shown(name)}{close}; {_choices()}")
+    return kind, {"model": {"method": {"_delete_": True, "type": kind}}}
 
 
 def profiles() -> tuple[str, ...]:

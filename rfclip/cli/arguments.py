@@ -18,7 +18,10 @@ class Help(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
         silent = action.default in (None, False, [], argparse.SUPPRESS) or not action.option_strings
-        return text if silent or "default" in text else f"{text} (default: %(default)s)"
+        if silent or "default" in text:
+            return text
+        default = ",".join(action.default) if isinstance(action.default, list) else "%(default)s"
+        return f"{text} (default: {default})"
 
 
 def folder(text: str) -> Path:

@@ -71,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     """Audit, write tables and plots, and name the files."""
     from rfclip.analysis.audit_report import Report, as_text, write
     from rfclip.checks import UserError
+    from rfclip.segment.files import prepare_folder
 
     make_sample(args)
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     audits, lists, paths = {}, {}, []
     for number, benchmark in enumerate(args.benchmark, 1):
         print(f"[{number}/{len(args.benchmark)}] {benchmark}", flush=True)
@@ -138,6 +139,8 @@ def one(args: argparse.Namespace, benchmark: str, lists: dict[str, List]) -> tup
     paths = [args.out / f"audit_{benchmark}.{ending}" for ending in ("csv", "png")]
     write_table(found, paths[0])
     data = "the generated sample, which says nothing about real data" if args.sample else "your data"
+    if args.limit is not None:
+        data += f", the first {args.limit} images of each benchmark"
     method = profile_name(cfg.model.get("method", {}))
     with_what = f"{method}, {model.loaded.architecture}, protocol {cfg.get('protocol')}"
     style.save(plot(found, f"Class names and the score: {benchmark}, {with_what}; {data}"), paths[1])

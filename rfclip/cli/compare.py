@@ -210,11 +210,12 @@ def save(table: Table, folder: Path, about: About, costs: Mapping[str, Mapping[s
 
 
 def measure_costs(table: Table, args: argparse.Namespace, device: str) -> dict[str, Mapping[str, Any]]:
-    """What each method costs; each is measured once, and kept in the work dir."""
+    """What each method that ran somewhere costs; each is measured once, and kept in the work dir."""
     from rfclip.cost.kept import measure_kept, scale_of
 
     costs: dict[str, Mapping[str, Any]] = {}
-    methods = list(dict.fromkeys(row.method for row in table.rows))
+    ran = {row for (row, _), cell in table.cells.items() if not isinstance(cell, str)}
+    methods = list(dict.fromkeys(row.method for row in table.rows if row in ran))
     for name, cost in measure_kept(methods, scale_of(args.model), device, args.work_dir / COSTS):
         costs[name] = cost
         told = f"{cost['ratio']:.2f} x plain" if "ratio" in cost else f"not measured: {cost['why']}"
@@ -225,6 +226,7 @@ def measure_costs(table: Table, args: argparse.Namespace, device: str) -> dict[s
 def run(args: argparse.Namespace) -> int:
     """Run everything; a run that fails does not stop the others, but the exit status is 1."""
     from rfclip.runs.compare.writing import as_text
+    from rfclip.segment.files import prepare_folder
 
     if args.launcher == "pytorch" and "RANK" not in os.environ:
         sample_once(args)
@@ -233,7 +235,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     sample_once(args)
     table, bases, skipped = plan(args)
-    args.work_dir.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.work_dir)
     device, about = describe(args, table.reference, skipped)
     failed = measure(table, bases, args, about)
     if not is_first():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfclip.cli.arguments import SAMPLE, at_least_one, share
+from rfclip.cli.arguments import SAMPLE, at_least_one, share, words
 from rfclip.cli.processes import sample_in
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument(
         "--rows", help="comma-separated: speed, memory, precision, cost, or rows of them; an unknown one names them all"
     )
-    parser.add_argument("--methods", help="comma-separated profiles or methods: these beside plain, and no other rows")
     parser.add_argument(
-        "--size", type=size, default=(336, 448), metavar="HxW", help="of the image, with --methods (336x448)"
+        "--methods", help="comma-separated profiles or methods, or all: these beside plain, and no other rows"
+    )
+    parser.add_argument(
+        "--size", type=size, default=(336, 448), metavar="HxW", help="of the image, with --methods (default: 336x448)"
     )
     parser.add_argument("--repeats", type=at_least_one, default=5, help="timed rounds after the warm-up")
     parser.add_argument("--threads", type=at_least_one, default=2, help="of torch")
@@ -63,12 +65,13 @@ def beside_plain(args: argparse.Namespace) -> int:
     from rfclip.cost import methods
     from rfclip.cost.bench import FULL, QUICK, Bench
     from rfclip.cost.report import Report
+    from rfclip.runs.compare.rows import ALL, chosen_methods
 
     if args.rows:
         raise ValueError("--methods has rows of its own: leave --rows out")
     torch.set_num_threads(args.threads)
     scale = QUICK if args.quick else FULL
-    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    names = chosen_methods([ALL]) if args.methods == ALL else list(filter(None, words(args.methods)))
     costs = methods.measure(names, Bench.build(scale, args.device), args.size, args.repeats)
     report = Report(scale.name, args.quick, args.repeats)
     report.note_load()

@@ -125,6 +125,7 @@ def explain_one(
     picture: Picture, vocabulary: Vocabulary, target: Path, settings: dict[str, Any], bands: Sequence[int] | None = None
 ) -> list[str]:
     """Explain a picture; `target` is its page without the ending. Returns the lines that report it."""
+    from rfclip.explain.figures import absent
     from rfclip.explain.report import explain
     from rfclip.io.images import cut_clause, resized_size, sentence
     from rfclip.segment.find import read_frames
@@ -135,7 +136,10 @@ def explain_one(
     short_side = settings["segmenter"].short_side
     cut = cut_clause(resized_size(frame.image.shape[:2], short_side), short_side)
     note = sentence(str(picture.path), [*frame.notes, *filter(None, [cut])])
-    explain(frame.image, vocabulary, target.parent, name=target.name, note=note, source=picture.path, **settings)
+    seen = explain(frame.image, vocabulary, target.parent, name=target.name, note=note, source=picture.path, **settings)
+    asked = [name for name in absent(seen) if name in (settings["plots"] or ())]
+    if asked:
+        note = f"{note + '; ' if note else ''}{seen.methods[1]} has nothing to show in the plot {', '.join(asked)}"
     return [f"{target}.html", *filter(None, [note])]
 
 

@@ -42,14 +42,19 @@ def choose(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def draw(explanation: Explanation, names: Sequence[str] | None = None) -> dict[str, Figure]:
-    """Draw the plots of these names (None: all) that the method has: partition is of cuts, vision of vision models.
+    """Draw the plots of these names (None: all) but those that are :func:`absent`.
 
     Raises:
         ValueError: there is no such plot.
     """
-    absent = {"partition": explanation.defocus is None, "vision": explanation.vision is None}
-    chosen = [name for name in choose(names) if not absent.get(name)]
-    return {name: PLOTS[name].draw(explanation) for name in chosen}
+    left_out = absent(explanation)
+    return {name: PLOTS[name].draw(explanation) for name in choose(names) if name not in left_out}
+
+
+def absent(explanation: Explanation) -> tuple[str, ...]:
+    """The plots that the method has not: partition is of cuts, vision of vision models."""
+    lacks = {"partition": explanation.defocus is None, "vision": explanation.vision is None}
+    return tuple(name for name, lacking in lacks.items() if lacking)
 
 
 def busiest_layer(explanation: Explanation) -> int:

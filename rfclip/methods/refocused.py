@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -42,6 +42,7 @@ class Refocused(Refocusing):
     """The stream of `RefocusCLIP` up to the last block, and what another method makes of it.
 
     Attributes:
+        example: of the setting that it cannot be without, for errors.
         head: the other method, or its settings block.
         distraction_dims, tau, beta, solver: as in `RefocusCLIP`.
         layers: blocks to refocus: 'all' before the last, which is the head's; or a list of indices, counted from 0.
@@ -50,6 +51,7 @@ class Refocused(Refocusing):
         ValueError: a setting is out of its range, or the head is no method that works on the stream.
     """
 
+    example: ClassVar[str] = "head=dict(type='SCCLIP') or another's block in the config"
     head: OnStream = setting(..., check_head)
     layers: str | Sequence[int] = setting("all", check_words_or_indices, "all")
 

@@ -16,8 +16,8 @@ from rfclip.checks import (
     Checked,
     check_above_zero,
     check_at_least_zero,
-    check_indices,
     check_range,
+    check_some_indices,
     check_whole,
     setting,
 )
@@ -48,7 +48,7 @@ class SCCLIP(Checked, OnStream):
 
     pre_layer: int = setting(8, check_whole, depth=12)
     post_layer: int = setting(3, check_whole, depth=12)
-    fusion_layers: Sequence[int] = setting((3, 4, 5, 6, 7, 8, 9), check_indices, depth=12)
+    fusion_layers: Sequence[int] = setting((3, 4, 5, 6, 7, 8, 9), check_some_indices, depth=12)
     class_weight: float = setting(0.3, check_at_least_zero)
     similarity_threshold: float = setting(0.4, check_range, -1, 1)
     lof_neighbors: int = setting(30, check_whole, 1)

@@ -17,8 +17,8 @@ from rfclip.checks import (
     check_above_zero,
     check_at_least_zero,
     check_choice,
-    check_indices,
     check_range,
+    check_some_indices,
     check_whole,
     setting,
 )
@@ -31,7 +31,7 @@ FUSION = {"v1": (3, 4, 5, 6, 7, 8, 9, 10), "v2": (3, 4, 5, 6, 7, 8, 9)}
 
 
 def _check_fusion(name: str, value: object) -> tuple[int, ...] | None:
-    return None if value is None else check_indices(name, value)
+    return None if value is None else check_some_indices(name, value)
 
 
 @METHODS.register

@@ -69,8 +69,10 @@ class SightedMethod(OnStream):
 
     Attributes:
         published_vision: name of the weights that the method was published with, for `vfm.pretrained='auto'`.
+        example: of the setting that it cannot be without, for errors.
     """
 
+    example: ClassVar[str] = "vfm=dict(type='DINO', pretrained='auto')"
     published_vision: ClassVar[str] = "dino_vitb8"
     vfm: Mapping[str, Any]
     _sight: Sight | None = None  # no field: neither a setting, nor shown as one

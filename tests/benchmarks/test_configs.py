@@ -129,8 +129,17 @@ def test_a_registered_method_needs_no_profile(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(METHODS._classes, "OfMine", OfMine)
     assert find_profile("OfMine")[0] == "OfMine"
     assert method_block("OfMine") == {"type": "OfMine"}
-    with pytest.raises(ValueError, match=r"no profile 'OfYours'; there are .*paper.*, and the methods .*OfMine"):
-        find_profile("OfYours")
+    assert find_profile("ofmine")[0] == find_profile("of_mine")[0] == "OfMine"
+    with pytest.raises(ValueError, match=r"no profile 'Theirs'; there are .*paper.*, and the methods .*OfMine"):
+        find_profile("Theirs")
+    with pytest.raises(ValueError, match=r"no profile 'sc_clipp' \(did you mean 'sc_clip'\?\); there are"):
+        find_profile("sc_clipp")
+
+
+@pytest.mark.parametrize("name", ["", ".", "../release", "a/b", "two words"])
+def test_what_is_no_name_is_no_profile(name: str) -> None:
+    with pytest.raises(ValueError, match="no profile "):
+        find_profile(name)
 
 
 def test_a_refiner_is_known_by_its_file_and_by_its_class() -> None:

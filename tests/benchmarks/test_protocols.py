@@ -235,7 +235,7 @@ def test_unknown_names_are_refused_with_the_choices() -> None:
         choose_protocol("fair", "sc_clip", "voc21")
     with pytest.raises(ValueError, match=r"'mean_kk' has no published settings .* \(profiles with some: sc_clip, sfp"):
         published_settings("mean_kk", "voc21")
-    with pytest.raises(ValueError, match=r"no profile 'scclipp'; there are .*sc_clip.*, and the methods .*SCCLIP"):
+    with pytest.raises(ValueError, match=r"no profile 'scclipp' .*there are .*sc_clip.*, and the methods .*SCCLIP"):
         build_config(Options(benchmark_config("voc21"), profile="scclipp"))
 
 

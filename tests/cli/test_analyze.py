@@ -79,6 +79,7 @@ def test_audit(tool, tmp_path, capsys):
     assert {"IoU_published_%", "IoU_clean_%", "IoU_plain_%", "IoU_mine_%"} <= set(rows[0])
     assert [row["kind"] for row in rows].count("class") == 21
     assert sum(float(row["pixels_won_%"]) for row in rows if row["kind"] == "name") == pytest.approx(100, abs=0.5)
+    assert "the first 1 images of each benchmark" in Path("out/audit.md").read_text(encoding="utf-8")
     assert "voc21      published" in capsys.readouterr().out and Path("out/audit_voc21.png").is_file()
 
 

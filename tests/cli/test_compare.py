@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from rfclip.benchmarks.configs import benchmark_config
 from rfclip.benchmarks.options import Options
 from rfclip.benchmarks.prepare.sample import DATA_SETS, write_data_set
 from rfclip.cli import main, parse
-from rfclip.cli.compare import plan
+from rfclip.cli.compare import measure_costs, plan
 from rfclip.cli.pool import Progress, Worker, ask_all, duration, environments
 from rfclip.cli.worker import packed, unpacked
+from rfclip.cost import kept
 from rfclip.explain import style
 from rfclip.runs.compare.rows import Row, chosen_reference, make_rows, row_options
+from rfclip.runs.compare.table import Measured, Table
 from rfclip.runs.run import run as run_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +129,17 @@ def test_a_row_that_fails_or_dies_leaves_the_others_alone(config: str, capsys: p
     assert "scarves" in Path("out/workers.log").read_text()  # with its traceback
 
 
+def test_only_what_ran_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(kept, "measure_kept", lambda names, *_: asked.extend(names) or ())
+    ran = Measured({"metrics": {"mIoU": 1.0}, "manifest": {}}, None)  # type: ignore[arg-type,typeddict-item]
+    rows = [Row("paper"), Row("sclip"), Row("naclip"), Row("sclip", prior="none")]
+    cells = {(rows[0], "a"): ran, (rows[1], "a"): "it broke", (rows[2], "a"): "no data", (rows[3], "a"): ran}
+    line = argparse.Namespace(model="tiny", work_dir=tmp_path)
+    assert measure_costs(Table(rows, ["a"], "paper", cells=cells), line, "cpu") == {}
+    assert asked == ["paper", "sclip"]
+
+
 def test_a_real_table_of_two_methods_and_two_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny CLIP on one drawn benchmark: differences, cost, and a plot that shows both."""
     voc = next(one for one in DATA_SETS if one.root.endswith("VOC2012"))
@@ -190,7 +204,8 @@ def test_benchmarks_without_data_are_skipped_among_all_and_say_why_when_named(co
 def test_a_work_dir_that_cannot_be_written_is_named(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").write_text("a file")
     assert compare("--methods=mean_kk") == 1
-    assert capsys.readouterr().err.count("error: ") == 1
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1 and "to out: a file stands there; give another --out" in said
 
 
 def test_rows_and_reference() -> None:

@@ -70,6 +70,12 @@ def test_what_cannot_be_read_is_said_with_the_usage(run, photo, capsys, argument
     assert message in capsys.readouterr().err
 
 
+def test_a_plot_that_the_method_has_not_is_said(run, photo, capsys):
+    assert run(photo, "--classes", "sky,tree", "--out", "out", "--method=vanilla_clip", "--plots=labels,vision") == 0
+    assert "VanillaCLIP has nothing to show in the plot vision" in capsys.readouterr().out
+    assert not list(Path("out").glob("*_vision.png"))
+
+
 def test_pictures_of_one_name_do_not_overwrite_each_other(run, photo, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

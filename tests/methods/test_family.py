@@ -72,6 +72,8 @@ def test_layers_that_the_tower_has_not_are_one_sentence(planted, make_images, na
     ("block", "says"),
     [
         ({"type": "SCCLIP", "contamination": 1.5}, "contamination must be a number in 0..1"),
+        ({"type": "SCCLIP", "fusion_layers": ()}, "fusion_layers must name at least one, counted from 0, got none"),
+        ({"type": "SFP", "fusion_layers": []}, "fusion_layers must name at least one, counted from 0, got none"),
         ({"type": "SCCLIP", "fusion_layers": "all"}, "fusion_layers must be a list of integers"),
         ({"type": "SFP", "version": "v3"}, "version must be one of 'v1', 'v2'"),
         ({"type": "SFP", "max_tokens": 2.5}, "max_tokens must be a whole number"),

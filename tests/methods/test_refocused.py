@@ -209,7 +209,7 @@ def test_what_the_head_needs_is_handed_on(build, make_images):
 @pytest.mark.parametrize(
     ("entries", "error", "says"),
     [
-        ({}, TypeError, "method Refocused lacks head; it takes"),
+        ({}, TypeError, "method Refocused lacks head: give head=.*; it takes"),
         ({"head": {"type": "RefocusCLIP"}}, ValueError, r"head must be a method .*: VanillaCLIP|.*got RefocusCLIP"),
         ({"head": {"type": "Refocused", "head": {"type": "MeanKK"}}}, ValueError, "got Refocused"),
         ({"head": "SCCLIP"}, ValueError, "NACLIP, .*SCCLIP, .*; got 'SCCLIP'"),

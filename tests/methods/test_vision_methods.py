@@ -137,7 +137,7 @@ def test_wrong_settings_are_one_sentence(block, says):
 
 
 def test_the_vision_model_is_required_and_its_absence_is_one_sentence(tiny_vit):
-    with pytest.raises(TypeError, match="method ProxyCLIP lacks vfm"):
+    with pytest.raises(TypeError, match="method ProxyCLIP lacks vfm: give vfm=dict"):
         METHODS.build({"type": "ProxyCLIP"})
     with pytest.raises(ValueError, match="ProxyCLIP has no vision model yet: build it through RFCLIP"):
         ProxyCLIP(VFM)(tiny_vit, pictures(1, 32, 32))

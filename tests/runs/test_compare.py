@@ -270,6 +270,7 @@ def test_text_markdown_csv_and_json(tmp_path: Any) -> None:
     for shown in (text, table):
         assert "minus that of mean_kk" in shown and "says nothing about real data" in shown
         assert "Left out: ade20k: nowhere" in shown and "1 (1.0)" in shown and "1.25" in shown
+    assert "the mean is that of all eight benchmarks" in table
     assert table.startswith("| method | prior | refiner | names | voc21 | ade20k | mean | rank |")
     parts = [
         "Difference to mean_kk",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rfclip.benchmarks.configs import BENCHMARKS
 from rfclip.io import tables
 from rfclip.io.atomic import write_whole
 from rfclip.runs.compare.statistics import FEWEST
@@ -113,6 +114,8 @@ def as_markdown(content: Content, about: About) -> str:
             [row["method"], *(str(row["mIoU"].get(name, "-")) for name in columns)] for row in published()["main"]
         )
         protocol = "Published numbers have protocols of their own (resolution, names, prior, data)"
+        if len(known) < len(BENCHMARKS):
+            protocol += "; the mean is that of all eight benchmarks"
         parts += [f"{HEADING}. {protocol}:\n", tables.markdown(["method", *columns], beside)]
     return "\n".join(parts)
 
