@@ -208,11 +208,13 @@ def distractors(asked: str, benchmark: str, known: Sequence[Vocabulary]) -> tupl
     """The words that `--distractors` means for a benchmark.
 
     Raises:
-        ValueError: No list has that name.
+        ValueError: No list has that name, or a number below 0.
     """
     from rfclip.words.lists import distractor_words
     from rfclip.words.vocabulary import load_vocabulary
 
+    if asked.removeprefix("-").isdecimal() and asked.startswith("-"):
+        raise ValueError(f"--distractors takes how many words, 0 or more, or a list of them, got {asked}")
     if not asked.isdecimal():
         return distractor_words(known, [load_vocabulary(asked)], sys.maxsize)
     others = (load_vocabulary(f"{name}_clean") for name in BENCHMARKS if name != benchmark)

@@ -155,13 +155,14 @@ class Progress:
 
     def text(self) -> str:
         """'3 rows, 17 cells left, about 4 min'."""
-        rows = sum(map(bool, self.left.values()))
         cells = [benchmark for benchmarks in self.left.values() for benchmark in benchmarks]
+        counts = {"row": sum(map(bool, self.left.values())), "cell": len(cells)}
+        left = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items()) + " left"
         every = [one for seconds in self._seconds.values() for one in seconds]
         if not cells or not every:
-            return f"{rows} rows, {len(cells)} cells left"
+            return left
         seconds = sum(_mean(self._seconds.get(benchmark, every)) for benchmark in cells) / self.workers
-        return f"{rows} rows, {len(cells)} cells left, about {duration(seconds)}"
+        return f"{left}, about {duration(seconds)}"
 
 
 def duration(seconds: float) -> str:

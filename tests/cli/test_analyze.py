@@ -90,6 +90,7 @@ def test_audit(tool, tmp_path, capsys):
         (["analyze", "attention", "--benchmarks=voc"], "no benchmark 'voc'"),
         (["analyze", "attention", "--benchmarks=ade20k"], "ade"),
         (["audit", "--vocabulary=no.txt"], "no.txt not found"),
+        (["audit", "--distractors=-3"], "--distractors takes how many words, 0 or more"),
     ],
 )
 def test_errors_are_one_sentence(tool, capsys, arguments, message):

@@ -267,7 +267,7 @@ def test_progress_tells_what_is_left_and_how_long_it_takes() -> None:
     assert progress.text() == "2 rows, 4 cells left"
     progress.done("a", "x", {"seconds": 100.0, "kept": False})
     progress.done("a", "y", {"seconds": 300.0, "kept": False})
-    assert progress.text() == "1 rows, 2 cells left, about 3 min"  # (100 + 300) / 2 workers
+    assert progress.text() == "1 row, 2 cells left, about 3 min"  # (100 + 300) / 2 workers
     progress.done("b", "x", {"seconds": 1.0, "kept": True})
     progress.done("b", "y", {"error": "it broke"})
     assert progress.text() == "0 rows, 0 cells left"
