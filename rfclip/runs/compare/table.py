@@ -149,21 +149,24 @@ class Table:
 
     def _notes(self, row: Row) -> list[str]:
         """What a reader must know who takes this row for the method as it was published."""
-        notes = dict.fromkeys(_unlike_published(row) if self.protocol == SHARED else [])
-        reference = Row(self.reference, *row.setting)
+        reference, found = Row(self.reference, *row.setting), dict[str, list[str]]()
         for benchmark in self.benchmarks:
             one, other = self._at(row, benchmark), self._at(reference, benchmark)
+            note = None
             if isinstance(one, str):
-                notes[f"{benchmark}: {one}"] = None
+                note = one
             elif one.miou is None:
-                notes[f"{benchmark}: no scores, because nothing is labelled"] = None
+                note = "no scores, because nothing is labelled"
             elif isinstance(other, str):
-                notes[f"{benchmark}: no difference, because {self.reference} has no score there"] = None
+                note = f"no difference, because {self.reference} has no score there"
             elif apart := self._apart(one, other):
-                notes[f"{benchmark}: no rank: differs from {self.reference} in {', '.join(apart)}"] = None
+                note = f"no rank: differs from {self.reference} in {', '.join(apart)}"
             elif differing := _unlike(other, one):
-                notes[f"{benchmark}: differs from {self.reference} in {', '.join(differing)}"] = None
-        return list(notes)
+                note = f"differs from {self.reference} in {', '.join(differing)}"
+            if note is not None:
+                found.setdefault(note, []).append(benchmark)
+        of_benchmarks = [f"{', '.join(benchmarks)}: {note}" for note, benchmarks in found.items()]
+        return [*(_unlike_published(row) if self.protocol == SHARED else []), *of_benchmarks]
 
 
 def _unlike_published(row: Row) -> list[str]:
