@@ -214,7 +214,7 @@ def _number(value: object) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # Real has no order for mypy
 
 
 def setting(default: Any, check: Callable[..., Any], *arguments: Any, **facts: Any) -> Any:
@@ -251,7 +251,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Check the fields in their order; ValueError for the first that is wrong."""
-        for each in fields(self):  # type: ignore[arg-type]
+        for each in fields(self):  # type: ignore[arg-type]  # its children are dataclasses, it is none
             if "check" in each.metadata:
                 value = each.metadata["check"](self.block + each.name, getattr(self, each.name))
                 object.__setattr__(self, each.name, value)

@@ -23,6 +23,8 @@ from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline import windows
 from rfclip.pipeline.labels import label
+from rfclip.pipeline.queries import Queries
+from rfclip.pipeline.settings import Settings
 from rfclip.pipeline.windows import Windows
 from rfclip.runs.areas import ImageAreas
 from rfclip.words.vocabulary import distinct_colours, load_vocabulary, trimmed
@@ -163,11 +165,11 @@ def test_any_size_in_gives_the_asked_size_out(
     height: int, width: int, to_height: int, to_width: int, mode: str, patch_fit: str
 ) -> None:
     window = Windows(mode=mode, crop_size=24, stride=16)
-    chosen = pipeline.Settings(windows=window, patch_fit=patch_fit)
+    chosen = Settings(windows=window, patch_fit=patch_fit)
     image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     text = torch.nn.functional.normalize(torch.eye(3), dim=-1)
     vocabulary = load_vocabulary(["red", ["green", "lime"]])
-    queries = pipeline.Queries.of(text, vocabulary, chosen)
+    queries = Queries.of(text, vocabulary, chosen)
     maps = pipeline.cosine_maps(Patches(), image, queries, chosen, 8)
     assert maps.shape == (1, 3, height, width)
     result = pipeline.label_image(maps[0], image[0], (to_height, to_width), queries, chosen)

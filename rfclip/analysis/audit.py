@@ -16,9 +16,9 @@ from rfclip.io.atomic import write_whole
 from rfclip.io.tables import comma_separated, number
 from rfclip.methods.needs import TEXT
 from rfclip.methods.replay import Replay
-from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.labels import resize
+from rfclip.pipeline.queries import Queries
 from rfclip.runs.areas import ImageAreas, count_areas
 from rfclip.runs.compare.statistics import Sampled, sample
 from rfclip.runs.metric import score
@@ -151,7 +151,7 @@ class _Tally:
     """Counts pixels, trial by trial."""
 
     engine: DenseEngine
-    trials: Mapping[str, pipeline.Queries]
+    trials: Mapping[str, Queries]
     num_classes: int
     num_names: int
     lists: tuple[str, ...]

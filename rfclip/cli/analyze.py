@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config, listed
 from rfclip.cli.arguments import benchmarks, share, share_clip, with_sample
-from rfclip.cli.processes import make_sample
+from rfclip.cli.processes import make_sample, options_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -81,17 +81,9 @@ def analyze(args: argparse.Namespace) -> list[Path]:
 
 def config(args: argparse.Namespace, benchmark: str) -> Config:
     """The benchmark's config with the options merged in."""
-    from rfclip.benchmarks.options import Options, build_config
+    from rfclip.benchmarks.options import build_config
 
-    options = Options(
-        benchmark_config(benchmark),
-        args.pretrained,
-        args.model,
-        data_root=args.data_root,
-        quick_gelu=args.quick_gelu,
-        origin=args.origin,
-    )
-    return build_config(options)
+    return build_config(options_of(args, benchmark_config(benchmark)))
 
 
 def load(args: argparse.Namespace) -> LoadedCLIP:

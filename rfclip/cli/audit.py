@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.cli.arguments import PROTOCOL, at_least_one, benchmarks, share, share_clip, with_sample
-from rfclip.cli.processes import make_sample
+from rfclip.cli.processes import make_sample, options_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -98,20 +98,9 @@ def run(args: argparse.Namespace) -> int:
 
 def config_of(args: argparse.Namespace, benchmark: str) -> Config:
     """The benchmark's config with all options."""
-    from rfclip.benchmarks.options import Options, build_config
+    from rfclip.benchmarks.options import build_config
 
-    return build_config(
-        Options(
-            benchmark_config(benchmark),
-            args.pretrained,
-            args.model,
-            args.method,
-            data_root=args.data_root,
-            quick_gelu=args.quick_gelu,
-            origin=args.origin,
-            protocol=args.protocol,
-        )
-    )
+    return build_config(options_of(args, benchmark_config(benchmark), profile=args.method, protocol=args.protocol))
 
 
 def lacking(args: argparse.Namespace, benchmark: str) -> str | None:

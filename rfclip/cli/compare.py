@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.cli.arguments import at_least_one, benchmarks, share, share_clip, with_sample, words
 from rfclip.cli.pool import LOG, Answer, Progress, Worker, ask_all, environments
-from rfclip.cli.processes import is_first, launch, sample_once
+from rfclip.cli.processes import is_first, launch, options_of, sample_once
 
 if TYPE_CHECKING:
     from rfclip.benchmarks.options import Options
@@ -90,7 +90,7 @@ def plan(args: argparse.Namespace) -> tuple[Table, dict[str, Options], tuple[str
         UserError: A config is wrong, or no benchmark has data.
     """
     from rfclip.benchmarks.datasets import missing_data
-    from rfclip.benchmarks.options import Options, benchmark_name, build_config
+    from rfclip.benchmarks.options import benchmark_name, build_config
     from rfclip.checks import UserError
     from rfclip.runs.compare.rows import ALL, chosen_methods, chosen_reference, make_rows
     from rfclip.runs.compare.table import Table
@@ -102,17 +102,13 @@ def plan(args: argparse.Namespace) -> tuple[Table, dict[str, Options], tuple[str
     bases: dict[str, Options] = {}
     skipped, missed = [], []
     for name in args.benchmarks:
-        base = Options(
+        base = options_of(
+            args,
             Path(name) if name.endswith(".py") else benchmark_config(name),
-            checkpoint=args.pretrained,
-            model=args.model,
-            data_root=args.data_root,
             work_dir=args.work_dir,
             resume=args.resume,
             launcher=args.launcher,
             cfg_options={} if args.limit is None else {"test_dataloader.dataset.indices": args.limit},
-            quick_gelu=args.quick_gelu,
-            origin=args.origin,
             protocol=args.protocol,
         )
         with setting_up():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rfclip.benchmarks.configs import BENCHMARKS, benchmark_config
 from rfclip.cli.arguments import PROTOCOL, at_least_one, benchmarks, share, share_clip, with_sample
-from rfclip.cli.processes import command_of, make_sample
+from rfclip.cli.processes import command_of, make_sample, options_of
 
 if TYPE_CHECKING:
     from rfclip.benchmarks.options import Options
@@ -37,21 +37,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 def options_for(args: argparse.Namespace, benchmark: str) -> Options:
     """What `rfclip test` will be told for a benchmark."""
-    from rfclip.benchmarks.options import Options
-
-    return Options(
-        benchmark_config(benchmark),
-        args.pretrained,
-        args.model,
-        args.method,
-        args.refiner,
-        args.data_root,
-        args.work_dir,
-        resume=args.resume,
-        quick_gelu=args.quick_gelu,
-        origin=args.origin,
-        protocol=args.protocol,
-    )
+    names = ("refiner", "work_dir", "resume", "protocol")
+    more = {name: getattr(args, name) for name in names}
+    return options_of(args, benchmark_config(benchmark), profile=args.method, **more)
 
 
 def run_one(args: argparse.Namespace, benchmark: str) -> str:

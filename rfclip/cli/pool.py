@@ -68,7 +68,7 @@ class Worker:
         pipes = (self._process.stdin, self._process.stdout) if self._process is not None else ()
         for pipe in pipes:
             with suppress(BrokenPipeError):  # what was written to a process that has died
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()  # type: ignore[union-attr]  # both are pipes, see _running
         self._process = None
 
     def _running(self) -> subprocess.Popen[str]:

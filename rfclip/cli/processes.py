@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rfclip.cli.arguments import SAMPLE
 
@@ -32,6 +32,21 @@ def sample_in(folder: Path, say: Callable[[str], object] = print) -> Path:
 
     make_sample(folder, say=say)
     return folder
+
+
+def options_of(args: argparse.Namespace, config: Path, **more: Any) -> Options:
+    """What a run of a config is told by the options that verbs share (CLIP and data), and by `more`."""
+    from rfclip.benchmarks.options import Options
+
+    return Options(
+        config,
+        checkpoint=args.pretrained,
+        model=args.model,
+        data_root=args.data_root,
+        quick_gelu=args.quick_gelu,
+        origin=args.origin,
+        **more,
+    )
 
 
 def command_of(options: Options, imports: Sequence[str], processes: int = 1) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rfclip.cli.arguments import PROTOCOL, share, share_clip
+from rfclip.cli.processes import options_of
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -57,31 +58,14 @@ def run(args: argparse.Namespace) -> int:
     """Run, and say the means."""
     from mmengine.config import DictAction
 
-    from rfclip.benchmarks.options import Options
     from rfclip.runs.run import run as run_benchmark
 
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     read = argparse.Namespace()
     DictAction([], "cfg_options")(argparse.ArgumentParser(), read, args.cfg_options)  # mmengine knows kinds of values
-    results = run_benchmark(
-        Options(
-            args.config,
-            args.pretrained,
-            args.model,
-            args.method,
-            args.refiner,
-            args.data_root,
-            args.work_dir,
-            args.out,
-            args.show_dir,
-            read.cfg_options,
-            args.launcher,
-            args.resume,
-            args.quick_gelu,
-            args.origin,
-            args.protocol,
-        )
-    )
+    names = ("refiner", "work_dir", "out", "show_dir", "launcher", "resume", "protocol")
+    more = {name: getattr(args, name) for name in names}
+    results = run_benchmark(options_of(args, args.config, profile=args.method, cfg_options=read.cfg_options, **more))
     if results:
         print(f"done: {outcome(results)}; see results.json in {args.work_dir}", file=sys.stderr)
     return 0

@@ -23,7 +23,8 @@ from rfclip.methods.build import fit_layers
 from rfclip.methods.vision import Sight, SightedMethod
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.queries import Queries
+from rfclip.pipeline.settings import Settings
 from rfclip.pipeline.windows import Windows
 from rfclip.refiners import PAMR
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from rfclip.io.tables import markdown, number
 from rfclip.methods import Method
 from rfclip.methods.needs import WINDOWS, needs_of
 from rfclip.methods.vision import SightedMethod
-from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.settings import Settings
 from rfclip.pipeline.windows import Windows
 from rfclip.runs.reference import HEADING, published
 
@@ -97,7 +98,9 @@ def encoding(method: Method, bench: Bench, images: Tensor) -> Callable[[], Tenso
 
 def entry(method: Method) -> Callable[..., object]:
     """The function through which the engine calls a method."""
-    return type(method).joined if WINDOWS in needs_of(method) else type(method).__call__  # type: ignore[attr-defined]
+    kind: Any = type(method)
+    function: Callable[..., object] = kind.joined if WINDOWS in needs_of(method) else kind.__call__
+    return function
 
 
 def seen_by(method: Method | None) -> int:

@@ -17,7 +17,7 @@ from rfclip.benchmarks.configs import benchmark_config
 from rfclip.benchmarks.options import Options, build_config
 from rfclip.cost.bench import PROFILES, Bench
 from rfclip.cost.timing import Spread, ratios, take_turns
-from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.settings import Settings
 from rfclip.pipeline.windows import Windows
 
 AGREEMENT = 0.99  # of the pixels, at least

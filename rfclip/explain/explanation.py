@@ -27,7 +27,7 @@ from rfclip.methods.replay import Replay
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.fitting import Fit
 from rfclip.pipeline.labels import resize
-from rfclip.pipeline.steps import Queries
+from rfclip.pipeline.queries import Queries
 from rfclip.pipeline.windows import Windows
 from rfclip.refocus import distraction_scores
 from rfclip.segment.api import Names, OpenVocabSegmenter

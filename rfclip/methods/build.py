@@ -52,7 +52,7 @@ def build_method(settings: Mapping[str, Any] | None, loaded: LoadedCLIP) -> Meth
     if dims is not None:
         method = dataclasses.replace(method, distraction_dims=resolve_distraction_dims(loaded, dims, folder))
     if isinstance(method, SightedMethod):
-        method = dataclasses.replace(method, vfm=resolved_vfm(method, loaded))  # type: ignore[type-var]
+        method = dataclasses.replace(method, vfm=resolved_vfm(method, loaded))  # type: ignore[type-var]  # a dataclass
         method = method.with_sight(load_sight(method.vfm, loaded))
     return fit_layers(method, block, loaded.model.visual)
 
@@ -70,7 +70,6 @@ def fit_layers(method: Method, given: Mapping[str, Any], vit: VisionTransformer)
         given: the settings block that it was built from.
         vit: the tower.
 
-
     Raises:
         ValueError: from the method's `check_tower`: the tower does not have a layer, or something else it needs.
     """
@@ -87,7 +86,7 @@ def fit_layers(method: Method, given: Mapping[str, Any], vit: VisionTransformer)
                 else tuple(dict.fromkeys(scale_layer(layer, depth, published) for layer in layers))
             )
     if scaled:
-        fitted: Any = dataclasses.replace(method, **scaled)  # type: ignore[type-var]
+        fitted: Any = dataclasses.replace(method, **scaled)  # type: ignore[type-var]  # a dataclass
         method = fitted.with_sight(method.sight) if isinstance(method, SightedMethod) else fitted
         listed = ", ".join(f"{name}={value}" for name, value in scaled.items())
         LOG.info(f"{type(method).__name__} on a tower of {depth} blocks: {listed}, scaled from its published layers.")

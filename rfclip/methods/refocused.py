@@ -68,7 +68,8 @@ class Refocused(Refocusing):
     @property
     def sight(self) -> Any:
         """The head's vision model beside the CLIP."""
-        return self.head.sight  # type: ignore[attr-defined]
+        head: Any = self.head  # one of SightedMethod
+        return head.sight
 
     def check_tower(self, vit: VisionTransformer) -> None:
         """Raise ValueError if `layers` or the head names a block that the tower does not have before its last."""

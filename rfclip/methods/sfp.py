@@ -57,7 +57,7 @@ class SFP(Checked, OnStream):
     version: str = setting("v2", check_choice, tuple(FUSION))
     pre_layer: int = setting(8, check_whole, depth=12)
     post_layer: int = setting(3, check_whole, depth=12)
-    fusion_layers: Sequence[int] | None = setting(None, _check_fusion, depth=12)
+    fusion_layers: Sequence[int] = setting(None, _check_fusion, depth=12)
     class_weight: float = setting(0.3, check_at_least_zero)
     salience: float = setting(5.0, check_at_least_zero)
     max_tokens: int = setting(10, check_whole)
@@ -72,7 +72,7 @@ class SFP(Checked, OnStream):
     def check_tower(self, vit: VisionTransformer) -> None:
         """Raise ValueError if a layer is no block output of the tower before the last block."""
         spreading = [self.pre_layer, self.post_layer] if self.version == "v2" else []
-        check_block_outputs([*spreading, *self.fusion_layers], num_layers(vit))  # type: ignore[misc]
+        check_block_outputs([*spreading, *self.fusion_layers], num_layers(vit))
 
     @torch.no_grad()
     def __call__(self, vit: VisionTransformer, images: Tensor, record: Recorder | None = None) -> DenseOutput:
@@ -84,7 +84,7 @@ class SFP(Checked, OnStream):
         tokens, grid = self.stream(vit, images, show, outputs=outputs, inputs=inputs)
         *_, before, last = blocks(vit)
         damaged = self.salient(softmax_attention(*qkv(before, inputs[-1])[:2]).mean(1))
-        fused = torch.stack([outputs[layer] for layer in self.fusion_layers]).sum(0)  # type: ignore[union-attr]
+        fused = torch.stack([outputs[layer] for layer in self.fusion_layers]).sum(0)
         if self.version == "v1":
             dense = self._attended(last, repair(tokens[:, 1:], damaged, grid, "zero"), tokens[:, :1])
             dense = dense + self._attended(last, fused[:, 1:], fused[:, :1])

@@ -24,7 +24,8 @@ from rfclip.methods.build import build_method
 from rfclip.methods.needs import PICTURE, TEXT, WINDOWS, Given, gives_scores, needs_of
 from rfclip.pipeline import steps
 from rfclip.pipeline.labels import LabelMap
-from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.queries import Queries
+from rfclip.pipeline.settings import Settings
 from rfclip.words.vocabulary import Vocabulary
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -99,7 +100,8 @@ class DenseEngine:
             ValueError: the method needs the queries, and they are not given.
         """
         needs = needs_of(self.method)
-        call = self.method if corners is None else self.method.joined  # type: ignore[attr-defined]
+        method: Any = self.method  # one that needs windows has `joined`, see rfclip.methods.needs
+        call = method if corners is None else method.joined
         more = {"given": self._given(needs, queries, corners, picture)} if needs else {}
         with self._autocast():
             output: DenseOutput = call(self.visual, as_fp32(images), record, **more)
@@ -176,7 +178,8 @@ class DenseEngine:
     def _merged(self, queries: Queries, maps: Tensor, image: Tensor) -> Tensor:
         """What a method that needs the picture makes of an image's maps."""
         given = self._given(needs_of(self.method), queries, picture=as_fp32(image))
-        merged: Tensor = self.method.merged(maps, given)  # type: ignore[attr-defined]
+        method: Any = self.method  # has `merged`, since it needs the picture
+        merged: Tensor = method.merged(maps, given)
         return merged
 
     def _autocast(self) -> torch.autocast:

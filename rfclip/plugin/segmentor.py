@@ -22,7 +22,8 @@ from rfclip.methods.base import DenseOutput
 from rfclip.methods.build import build_method
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.fitting import Fit
-from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.queries import Queries
+from rfclip.pipeline.settings import Settings
 from rfclip.plugin.preprocess import PREPROCESSORS, flipped_sides, store_result, without_padding
 
 TRAINING_FREE = "RFCLIP is training-free: it has no loss; use mode='predict' or mode='tensor'"
@@ -48,7 +49,7 @@ class RFCLIP(BaseSegmentor):
         logit_scale: factor of the cosines before the softmax.
         prob_thd: winning probabilities below it (0..1) become the background.
         background_index: the class that is the background; needed if `prob_thd` > 0.
-        patch_fit: 'crop' (published protocol), 'pad' or 'pad_black', see :class:`rfclip.pipeline.steps.Settings`.
+        patch_fit: 'crop' (published protocol), 'pad' or 'pad_black', see :class:`rfclip.pipeline.settings.Settings`.
         keep_seg_logits: keep `seg_logits` (the probabilities per class) in the results.
         alias_aggregation: 'max', 'mean' or 'logsumexp': how the logits of a class's names become its own.
         area_thd: classes that have no more than this share (0..1) of what is not background get no pixel; None: none

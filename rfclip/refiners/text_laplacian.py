@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rfclip.checks import Checked, check_above_zero, check_range, check_whole, setting
 from rfclip.clip.precision import at_least_fp32
-from rfclip.refiners.base import REFINERS, Joint, Refine
+from rfclip.refiners.base import REFINERS, Joint
 
 
 @REFINERS.register
@@ -89,7 +89,10 @@ class TextLaplacian(Checked):
         probs = logits.softmax(0)
         trust = confidence(probs, weights, self.confidence_floor)
         edges = edge_weights(grey, probs, weights, self.edge_sharpness)
-        system: Refine = lambda values: trust * values + laplacian(values, *edges)  # noqa: E731
+
+        def system(values: Tensor) -> Tensor:
+            return trust * values + laplacian(values, *edges)
+
         return conjugate_gradient(system, logits, trust * logits, self.iterations).to(pooled_logits.dtype)
 
 

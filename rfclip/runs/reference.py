@@ -35,7 +35,7 @@ def same_run(manifest: Any, identity: str, data: Callable[[], DataFacts]) -> boo
 
 def unlike(first: Manifest, second: Manifest) -> list[str]:
     """The entries and settings, by name, in which two runs differ beside their method, and its vision model."""
-    entries = [key for key in _ENTRIES if first[key] != second[key]]  # type: ignore[literal-required]
+    entries = [key for key in _ENTRIES if first[key] != second[key]]  # type: ignore[literal-required]  # names of entries
     code = ["code"] if first["code"]["sha256"] != second["code"]["sha256"] else []
     leaves = (dict(_leaves(manifest["config"])) for manifest in (first, second))
     return entries + code + [key for key, _, _ in _differing(*leaves)]

@@ -20,7 +20,8 @@ from rfclip.io.images import ImageSource, cut_clause, path_of, read_with_notes, 
 from rfclip.methods.base import DenseOutput, Method
 from rfclip.methods.build import build_method
 from rfclip.pipeline.engine import DenseEngine
-from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.queries import Queries
+from rfclip.pipeline.settings import Settings
 from rfclip.segment.result import Segmentation
 from rfclip.words.vocabulary import Vocabulary
 

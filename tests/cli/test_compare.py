@@ -132,7 +132,7 @@ def test_a_row_that_fails_or_dies_leaves_the_others_alone(config: str, capsys: p
 def test_only_what_ran_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(kept, "measure_kept", lambda names, *_: asked.extend(names) or ())
-    ran = Measured({"metrics": {"mIoU": 1.0}, "manifest": {}}, None)  # type: ignore[arg-type,typeddict-item]
+    ran = Measured({"metrics": {"mIoU": 1.0}, "manifest": {}}, None)  # type: ignore[arg-type,typeddict-item]  # what is read of it
     rows = [Row("paper"), Row("sclip"), Row("naclip"), Row("sclip", prior="none")]
     cells = {(rows[0], "a"): ran, (rows[1], "a"): "it broke", (rows[2], "a"): "no data", (rows[3], "a"): ran}
     line = argparse.Namespace(model="tiny", work_dir=tmp_path)

@@ -88,7 +88,7 @@ def test_names_of_the_package() -> None:
     assert set(rfclip.__all__) <= set(dir(rfclip))
     assert all(getattr(rfclip, name) is not None for name in rfclip.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        rfclip.nothing  # noqa: B018
+        rfclip.nothing  # noqa: B018  (asking for it is the test)
 
 
 def options_of(verb: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.Action]:
@@ -173,7 +173,7 @@ def test_a_wrong_command_line_is_status_two(line: list[str], sentence: str, caps
 
 def caught(action: object, *arguments: object) -> Exception:
     with pytest.raises(Exception) as found:
-        action(*arguments)  # type: ignore[operator]
+        action(*arguments)  # type: ignore[operator]  # one of several kinds
     return found.value
 
 

@@ -35,7 +35,7 @@ def one_tokenizer(monkeypatch):
     monkeypatch.setattr(clip_loader, "SimpleTokenizer", tokenizer)
 
 
-def same(loaded, clip, images):
+def assert_same(loaded, clip, images):
     assert loaded.model.visual is not clip.visual
     torch.testing.assert_close(loaded.model.visual(images), clip.visual(images), rtol=1e-5, atol=1e-5)
     tokens = loaded.tokenizer(TEXTS)
@@ -98,7 +98,7 @@ def write(save_torchscript):
 def test_every_layout_gives_the_same_model(kind, random_clip, write, tmp_path, named, make_images):
     write(kind, random_clip.state_dict(), tmp_path / "w.bin")
     loaded = load_clip("auto", str(tmp_path / "w.bin"))
-    same(loaded, random_clip, make_images(2, 64, 64))
+    assert_same(loaded, random_clip, make_images(2, 64, 64))
     assert (loaded.architecture, loaded.origin, loaded.activation) == ("ViT-Toy-16", None, "QuickGELU")
     assert loaded.weights_hash == hash_tensors(random_clip.state_dict(), "True 2")
 
@@ -108,7 +108,7 @@ def test_every_way_to_name_the_architecture_gives_the_same_model(
     model, weights, random_clip, named, config_file, make_images
 ):
     loaded = load_clip(str(config_file) if model == "json" else model, str(weights), quick_gelu=True)
-    same(loaded, random_clip, make_images(2, 64, 64))
+    assert_same(loaded, random_clip, make_images(2, 64, 64))
     assert (loaded.architecture, loaded.origin, loaded.activation) == ("ViT-Toy-16", None, "QuickGELU")
     assert loaded.weights_hash == hash_tensors(random_clip.state_dict(), "True 2")
 
@@ -172,7 +172,7 @@ def test_activation_and_its_reason(
     assert loaded.activation == activation
     assert activation in logged[-1][0]
     assert reason in logged[-1][0]
-    same(loaded, make_clip(quick_gelu=activation == "QuickGELU"), make_images(1, 64, 64))
+    assert_same(loaded, make_clip(quick_gelu=activation == "QuickGELU"), make_images(1, 64, 64))
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
@@ -191,7 +191,7 @@ def test_the_origin_openai_means_quick_gelu(
     loaded = load_clip(config_file if model == "json" else model, weights, origin=origin)
     assert (loaded.origin, loaded.activation) == ("openai", "QuickGELU")
     assert "clip.origin='openai' says so" in logged[-1][0]
-    same(loaded, random_clip, make_images(1, 64, 64))
+    assert_same(loaded, random_clip, make_images(1, 64, 64))
     assert load_clip("ViT-Toy-16", weights, origin=origin, quick_gelu=False).activation == "GELU"
 
 
@@ -244,7 +244,7 @@ def test_the_tag_openai_means_quick_gelu_and_origin(named, weights, logged, rand
     assert loaded.mean == (127.5, 127.5, 127.5)
     assert loaded.std == (68.501, 66.632, 70.323)
     assert "the tag is 'openai'" in logged[-1][0]
-    same(loaded, random_clip, make_images(1, 64, 64))
+    assert_same(loaded, random_clip, make_images(1, 64, 64))
 
 
 def test_other_tags_keep_what_the_name_says_and_give_their_name_as_origin(named, weights, logged):
@@ -408,7 +408,7 @@ def test_a_folder_of_open_clip_is_loaded(folder, prefix, logged, named, make_cli
     (folder / "model.safetensors").write_bytes(b"another layout")
     loaded = load_clip(f"{prefix}{folder}")
     assert loaded.mean == (127.5, 102.0, 51.0)
-    same(loaded, make_clip(quick_gelu=False), make_images(1, 64, 64))
+    assert_same(loaded, make_clip(quick_gelu=False), make_images(1, 64, 64))
     assert [level for _, level in logged] == [logging.INFO]
     assert load_clip(folder, folder / "open_clip_pytorch_model.bin").weights_hash == loaded.weights_hash
     assert sources.brings_weights(folder)
@@ -628,7 +628,7 @@ def test_a_custom_text_tower_works_through_encode_text(tmp_path, make_images):
     torch.save(old, tmp_path / "old.pt")
     for name in ("new.pt", "old.pt"):
         with torch.inference_mode():
-            same(load_clip(str(tmp_path / "c.json"), tmp_path / name), clip, make_images(1, 64, 64))
+            assert_same(load_clip(str(tmp_path / "c.json"), tmp_path / name), clip, make_images(1, 64, 64))
 
 
 @pytest.mark.parametrize("text", [{"hf_tokenizer_name": "owner/none"}, {"hf_model_name": "owner/none"}])

@@ -25,7 +25,7 @@ SIZES = {name: torch.tensor(value) for name, value in
          (("input_resolution", 224), ("context_length", 77), ("vocab_size", 49408))}  # fmt: skip
 
 
-def check(weights, expected=TENSORS):
+def assert_read(weights, expected=TENSORS):
     assert set(weights.tensors) == set(expected)
     for name, tensor in expected.items():
         assert weights.tensors[name].dtype == tensor.dtype
@@ -37,7 +37,7 @@ def check(weights, expected=TENSORS):
 def test_state_dicts_are_read_whatever_the_name(tmp_path, name, zipped):
     torch.save(TENSORS, tmp_path / name, _use_new_zipfile_serialization=zipped)
     weights = read_weights(tmp_path / name)
-    check(weights)
+    assert_read(weights)
     assert not weights.torchscript
     assert not weights.has_sizes
 
@@ -45,27 +45,27 @@ def test_state_dicts_are_read_whatever_the_name(tmp_path, name, zipped):
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_safetensors_are_read_whatever_the_name(tmp_path, name):
     save_file(TENSORS, tmp_path / name)
-    check(read_weights(tmp_path / name))
+    assert_read(read_weights(tmp_path / name))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_tensors_keep_the_precision_of_the_file(tmp_path, dtype):
     tensors = {name: tensor.to(dtype) for name, tensor in TENSORS.items()}
     torch.save(tensors, tmp_path / "w.pt")
-    check(read_weights(tmp_path / "w.pt"), tensors)
+    assert_read(read_weights(tmp_path / "w.pt"), tensors)
 
 
 def test_a_training_checkpoint_is_unwrapped(tmp_path):
     state = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
     torch.save({"epoch": 3, "name": "run", "state_dict": state, "optimizer": {}}, tmp_path / "w.pt")
-    check(read_weights(tmp_path / "w.pt"))
+    assert_read(read_weights(tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "clip.", "a.b.c."])
 def test_a_prefix_that_all_names_share_is_taken_off(tmp_path, prefix):
     torch.save({prefix + name: value for name, value in {**TENSORS, **SIZES}.items()}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")
-    check(weights)
+    assert_read(weights)
     assert weights.has_sizes
 
 
@@ -89,13 +89,13 @@ def test_parts_of_a_model_are_no_prefix(tmp_path, names):
 def test_openai_size_entries_are_noticed_and_set_aside(tmp_path):
     torch.save({**TENSORS, **SIZES}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")
-    check(weights)
+    assert_read(weights)
     assert weights.has_sizes
     torch.save({**TENSORS, "vocab_size": SIZES["vocab_size"]}, tmp_path / "w.pt")
     assert not read_weights(tmp_path / "w.pt").has_sizes
     torch.save({**TENSORS, **{name: int(value) for name, value in SIZES.items()}}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")
-    check(weights)
+    assert_read(weights)
     assert weights.has_sizes
     torch.save({**TENSORS, "vocab_size": "many"}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match=r"entries that are no tensors \(vocab_size\)"):
@@ -105,7 +105,7 @@ def test_openai_size_entries_are_noticed_and_set_aside(tmp_path):
 def test_a_torchscript_archive_gives_its_state_dict(tmp_path, save_torchscript):
     save_torchscript({**TENSORS, **SIZES}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")
-    check(weights)
+    assert_read(weights)
     assert weights.torchscript
     assert weights.has_sizes
 

@@ -11,7 +11,7 @@ from tests.support.demo_process import address_in, running
 pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
 
-from rfclip.clip.tiny import DRAWN_WORLD_ONLY  # noqa: E402
+from rfclip.clip.tiny import DRAWN_WORLD_ONLY  # noqa: E402  (after importorskip)
 from rfclip.demo.hosts import LocalOnly  # noqa: E402  (needs starlette, which comes with gradio)
 
 FOREIGN = [

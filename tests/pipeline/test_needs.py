@@ -15,7 +15,7 @@ from rfclip.methods.base import DenseOutput
 from rfclip.methods.needs import Given, needs_of
 from rfclip.pipeline.engine import DenseEngine
 from rfclip.pipeline.prior import Prior
-from rfclip.pipeline.steps import Settings
+from rfclip.pipeline.settings import Settings
 from rfclip.pipeline.windows import Windows
 
 WORDS = load_vocabulary([["sky", "cloud"], "tree", ["car", "van"]])

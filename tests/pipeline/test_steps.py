@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from rfclip.clip.text import load_vocabulary
 from rfclip.methods.base import DenseOutput
 from rfclip.pipeline import prior as prior_steps
+from rfclip.pipeline import settings as settings_module
 from rfclip.pipeline import steps as pipeline
 from rfclip.pipeline.prior import Prior, twins_of
-from rfclip.pipeline.steps import Queries, Settings
+from rfclip.pipeline.queries import Queries
+from rfclip.pipeline.settings import Settings
 from rfclip.pipeline.windows import Windows
 from rfclip.refiners import PAMR, Refiner, TextLaplacian
 from tests.support.log import keep_log
@@ -245,7 +247,7 @@ def test_bad_settings(arguments: dict, said: str) -> None:
 
 def test_another_background_than_the_class_of_that_name_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
-    keep_log(monkeypatch, pipeline, lambda message, _: log.append(message))
+    keep_log(monkeypatch, settings_module, lambda message, _: log.append(message))
     words, settings = load_vocabulary(["tree", "background"]), Settings(Windows(), prob_thd=0.1, background_index=0)
     replace(settings, background_index=1).check_vocabulary(words, None)
     assert log == []

@@ -172,7 +172,7 @@ def measured(method: str, skill: float, miou: float | None = 0.0, **changes: Any
     about = manifest(profile=method, method={"type": method}, **changes)
     one = sampled(make_areas(round(100 * skill), skill=skill), 50)
     results = {"metrics": {"mIoU": one.miou if miou == 0 else miou}, "manifest": about, "alarms": []}
-    return Measured(results, one)  # type: ignore[arg-type]
+    return Measured(results, one)  # type: ignore[arg-type]  # a manifest of few entries
 
 
 def filled(protocol: str = "shared") -> Table:

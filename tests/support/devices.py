@@ -50,7 +50,7 @@ def there(function: Callable[..., Any], device: torch.device) -> Callable[..., A
                 if isinstance(value, nn.Module):
                     value.to(HOME)
 
-    run.__wrapped_for__ = device  # type: ignore[attr-defined]
+    run.__wrapped_for__ = device  # type: ignore[attr-defined]  # a mark on a function
     return run
 
 
